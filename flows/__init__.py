@@ -1,0 +1,1 @@
+"""What Prefect and Dask run; the only place that imports them."""

@@ -1,0 +1,113 @@
+"""Every error that summidx raises on purpose.
+
+    SummidxError
+    ├── UsageError                  unusable arguments or settings: exit code 2
+    ├── SourceError                 a repository cannot be read
+    ├── ParseError                  the parsing process failed for a whole repository
+    ├── LLMError                    one call to the LLM failed
+    │   ├── Overloaded              429, 503 or a timeout: back off, and lower the limit
+    │   ├── ServerFault             any other 5xx, or no connection
+    │   ├── ContextTooLong          the prompt does not fit the model; knows the limit
+    │   ├── InvalidOutput           the model answered unusably
+    │   ├── Unauthorised            the key is refused: stops the run
+    │   ├── UnknownModel            the server does not serve the model: stops the run
+    │   └── RequestRefused          any other 4xx: the server will not take this request
+    ├── EmbeddingError              the embedding model cannot be loaded or failed
+    ├── CacheError                  the cache cannot be read or written
+    ├── StoreError                  an index cannot be read, written or published
+    │   └── UnknownIndex            no index of that name under the index root
+    ├── TooManyFailures             more units of a repository failed than `max_failed` allows
+    └── Stopped                     the run was told to stop
+
+Every one pickles (a worker's error must arrive as itself), and its text is one line: what was wrong, why it matters,
+what to do.
+"""
+
+
+class SummidxError(Exception):
+    """Base of all errors of summidx; catch it to show one line instead of a traceback."""
+
+
+class UsageError(SummidxError):
+    """Arguments or settings cannot be used."""
+
+
+class SourceError(SummidxError):
+    """A repository cannot be read: it is missing, not a repository, or lacks the revision."""
+
+
+class ParseError(SummidxError):
+    """The parsing process of a repository died or broke its limits."""
+
+
+class LLMError(SummidxError):
+    """One call to the LLM failed."""
+
+
+class Overloaded(LLMError):
+    """The server is overloaded: 429, 503 or no answer in time. `retry_after_s` is what it asked for, or None."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ServerFault(LLMError):
+    """The server failed: a 5xx other than 503, or no connection."""
+
+
+class ContextTooLong(LLMError):
+    """The prompt does not fit. `limit_tokens` and `prompt_tokens` are what the server named, or None."""
+
+    def __init__(self, message: str, limit_tokens: int | None = None, prompt_tokens: int | None = None) -> None:
+        super().__init__(message, limit_tokens, prompt_tokens)
+        self.message = message
+        self.limit_tokens = limit_tokens
+        self.prompt_tokens = prompt_tokens
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidOutput(LLMError):
+    """The model's answer is empty, cut or repeats itself."""
+
+
+class Unauthorised(LLMError):
+    """The server refuses the key; no call can succeed."""
+
+
+class UnknownModel(LLMError):
+    """The server does not serve the model; no call can succeed."""
+
+
+class RequestRefused(LLMError):
+    """The server refuses this request with a 4xx of another kind."""
+
+
+class EmbeddingError(SummidxError):
+    """The embedding model cannot be found, is not what it claims to be, or failed."""
+
+
+class CacheError(SummidxError):
+    """The cache cannot be read or written."""
+
+
+class StoreError(SummidxError):
+    """An index cannot be read, written or published."""
+
+
+class UnknownIndex(StoreError):
+    """There is no published index of that name."""
+
+
+class TooManyFailures(SummidxError):
+    """More units of a repository failed than are allowed; its old index stays published."""
+
+
+class Stopped(SummidxError):
+    """The run was told to stop; nothing is published after it."""

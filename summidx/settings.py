@@ -1,0 +1,283 @@
+"""One tree of settings. Precedence: option, environment (`SUMMIDX_LLM__MODEL=...`), `summidx.toml`, default.
+
+Every field is documented, with its unit. A field joins `keys.build_key` by default, since it shapes the index; one that
+does not is marked with `unkeyed(reason)`.
+"""
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from summidx.errors import UsageError
+from summidx.records import Level, TestsPolicy
+
+
+def unkeyed(reason: str) -> dict[str, Any]:
+    """Mark a field as one that does not shape the index; `reason` says why not."""
+    return {"unkeyed": reason}
+
+
+class Provider(StrEnum):
+    """Who answers a request for a summary."""
+
+    OPENAI = "openai"
+    EXTRACTIVE = "extractive"
+
+
+class Stage(StrEnum):
+    """How far a build goes: `summaries` fills the cache and publishes nothing."""
+
+    SUMMARIES = "summaries"
+    BOTH = "both"
+
+
+class Group(BaseModel):
+    """A group of settings: closed, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LLMSettings(Group):
+    """The LLM and how it is called."""
+
+    provider: Provider = Field(
+        Provider.EXTRACTIVE,
+        description="Who writes the summaries: `openai` (an OpenAI-compatible server, as vLLM) or `extractive` (no LLM).",
+    )
+    model: str = Field("", description="Name under which the server serves the model; needed by `openai`.")
+    base_url: str = Field(
+        "",
+        description="URL of the OpenAI-compatible API, with `/v1`; default: OPENAI_BASE_URL.",
+        json_schema_extra=unkeyed("where a model is served does not change what it is; its identity is in the key"),
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key for the API; set it in the environment (OPENAI_API_KEY), never as a parameter.",
+        json_schema_extra=unkeyed("a secret; it does not change the answer"),
+        exclude=True,
+        repr=False,
+    )
+    timeout_s: float = Field(
+        300.0,
+        gt=0,
+        description="Total time for one call, its retries not included, in seconds.",
+        json_schema_extra=unkeyed("when a call is given up does not change what it answers"),
+    )
+    max_retries: int = Field(
+        3,
+        ge=0,
+        description="How often a call that met a fault of transport is tried again.",
+        json_schema_extra=unkeyed("tries do not change what is answered"),
+    )
+    concurrency: int = Field(
+        256,
+        ge=1,
+        description="Calls in flight at the endpoint, all workers together.",
+        json_schema_extra=unkeyed("the load on the server does not change what is asked"),
+    )
+    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
+    seed: int = Field(0, description="Sampling seed.")
+    max_tokens_function: int = Field(200, ge=16, description="Limit on the answer for a function, in tokens.")
+    max_tokens: int = Field(350, ge=16, description="Limit on the answer for all other levels, in tokens.")
+    context_tokens: int = Field(
+        0, ge=0, description="Context of the model, in tokens; 0: as the server says (`max_model_len`), else 8192."
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=lambda: {"chat_template_kwargs": {"enable_thinking": False}},
+        description="Further fields of the request; the default turns thinking off, and is dropped once if refused.",
+    )
+    summary_language: str = Field("English", min_length=1, max_length=40, description="Language of the summaries.")
+    max_response_bytes: int = Field(
+        1_000_000,
+        ge=10_000,
+        description="An answer larger than this is cut off and counts as a fault of the server, in bytes.",
+        json_schema_extra=unkeyed("a guard; no usable answer reaches it"),
+    )
+
+
+class EmbeddingSettings(Group):
+    """The embedding model."""
+
+    model: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        description="A sentence-transformers model: an id or a folder. all-MiniLM-L6-v2 is taken from its package, if installed.",
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with the model. Off unless you know the model's authors."
+    )
+    batch_tokens: int = Field(
+        4096,
+        ge=64,
+        description="Token budget of one batch, padding included.",
+        json_schema_extra=unkeyed("batches change vectors by rounding only"),
+    )
+
+
+class SourceSettings(Group):
+    """What is read of a repository."""
+
+    max_file_bytes: int = Field(1_000_000, ge=1, description="Larger files are skipped, in bytes.")
+    max_files: int = Field(200_000, ge=1, description="A source with more files than this is refused.")
+    max_depth: int = Field(60, ge=1, description="Folders deeper than this are skipped.")
+
+
+class ParseSettings(Group):
+    """Limits of the parsing process of a repository. CPU time and work, never wall clock."""
+
+    cpu_s_per_file: float = Field(
+        20.0, gt=0, description="CPU time for one file, in seconds; past it, it is not read as code."
+    )
+    memory_mb: int = Field(
+        2048,
+        ge=256,
+        description="Address space of the parsing process, in MiB.",
+        json_schema_extra=unkeyed("past it the repository fails; it never changes rows"),
+    )
+
+
+class CacheSettings(Group):
+    """The cache of summaries and vectors."""
+
+    url: str = Field(
+        "",
+        description="`sqlite:///FILE` or `postgresql+psycopg://...`; default: `cache.sqlite` under the index root.",
+        json_schema_extra=unkeyed("an index built through the cache equals a cold build"),
+    )
+
+
+class ClusterSettings(Group):
+    """Where the work runs."""
+
+    num_processes: int = Field(
+        1, ge=1, description="Worker processes; 1 runs in this process.", json_schema_extra=unkeyed("where work runs")
+    )
+    threads_per_worker: int = Field(
+        2, ge=1, description="Repositories in flight per worker process.", json_schema_extra=unkeyed("where work runs")
+    )
+    gpu_ids: tuple[int, ...] = Field(
+        (), description="GPUs that embed, one worker process each.", json_schema_extra=unkeyed("where work runs")
+    )
+    force_cpu: bool = Field(
+        False, description="Embed on the CPU even where there is a GPU.", json_schema_extra=unkeyed("where work runs")
+    )
+    scheduler_address: str = Field(
+        "", description="Address of a running Dask scheduler.", json_schema_extra=unkeyed("where work runs")
+    )
+
+
+class Settings(BaseSettings):
+    """All settings. Build it with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SUMMIDX_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    index_root: str = Field(
+        "summary-index",
+        description="Folder under which the indexes lie, one folder per repository.",
+        json_schema_extra=unkeyed("where an index lies does not change it"),
+    )
+    levels: tuple[Level, ...] = Field(
+        tuple(Level), description="Levels that are summarised and published; `module` is accepted for `directory`."
+    )
+    tests: TestsPolicy = Field(TestsPolicy.FILE, description="Test code: one summary per file, `full`, or `skip`.")
+    max_failed: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of a repository's documents that may fail before it fails as a whole (3 may always).",
+        json_schema_extra=unkeyed("an index with a failed document is never up to date"),
+    )
+    skip_existing: bool = Field(
+        True,
+        description="Do not build what is verified to be up to date.",
+        json_schema_extra=unkeyed("whether to build, not what"),
+    )
+    retry_degraded: bool = Field(
+        False,
+        description="Ask again for documents that are degraded.",
+        json_schema_extra=unkeyed("whether to build, not what"),
+    )
+    stage: Stage = Field(
+        Stage.BOTH,
+        description="`summaries` fills the cache and publishes nothing.",
+        json_schema_extra=unkeyed("how far to go; nothing is published by `summaries`"),
+    )
+    log_dir: str = Field(
+        "logs/summary_index", description="Folder of the logs.", json_schema_extra=unkeyed("logs only")
+    )
+    llm: LLMSettings = Field(default_factory=LLMSettings, description="The LLM.")
+    embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings, description="The embedding model.")
+    sources: SourceSettings = Field(default_factory=SourceSettings, description="What is read.")
+    parsing: ParseSettings = Field(default_factory=ParseSettings, description="Limits of parsing.")
+    cache: CacheSettings = Field(default_factory=CacheSettings, description="The cache.")
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings, description="Where the work runs.")
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _parse_levels(cls, value: object) -> object:
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple | set):
+            return value
+        asked = {Level.DIRECTORY if str(name).strip() == "module" else Level(str(name).strip()) for name in names}
+        if not asked:
+            raise ValueError("at least one level is needed")
+        return tuple(level for level in Level if level in asked)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Option, environment, file, default."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=settings_file())
+
+    @property
+    def cache_url(self) -> str:
+        """SQLAlchemy URL of the cache, its default resolved."""
+        return self.cache.url or f"sqlite:///{Path(self.index_root).absolute() / 'cache.sqlite'}"
+
+
+def settings_file() -> Path:
+    """Where the settings file is looked for: SUMMIDX_CONFIG, else `summidx.toml` in the working directory."""
+    return Path(os.environ.get("SUMMIDX_CONFIG") or "summidx.toml")
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings, `overrides` (nested, as the tree is) going before environment and file.
+
+    OPENAI_BASE_URL and OPENAI_API_KEY are read where our own variables are not set.
+
+    Raises:
+        UsageError: one line that names each field that cannot be used.
+    """
+    try:
+        settings = Settings(**(dict(overrides or {})))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        raise UsageError(f"unusable settings: {problems}") from None
+    except ValueError as error:  # a settings file that is no TOML
+        raise UsageError(f"{settings_file()} cannot be read: {error}") from None
+    openai = {
+        "base_url": settings.llm.base_url or os.environ.get("OPENAI_BASE_URL", ""),
+        "api_key": SecretStr(settings.llm.api_key.get_secret_value() or os.environ.get("OPENAI_API_KEY", "")),
+    }
+    return settings.model_copy(update={"llm": settings.llm.model_copy(update=openai)})

@@ -1,0 +1,47 @@
+"""Who answers a request for a summary. One file per summariser."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from summidx.records import Summary, SummaryRequest
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request as it will be sent. `key` is `keys.summary_key` of all that reaches the model."""
+
+    key: str
+    request: SummaryRequest
+    payload: dict[str, Any]
+    truncated: bool = False
+    """Something of the unit was left out, since it did not fit the context."""
+
+
+class Summarizer(Protocol):
+    """Writes summaries. Used from one event loop; many `answer` calls are in flight at once."""
+
+    @property
+    def identity(self) -> str:
+        """What the build key and the manifest record: provider, model (id, root, revision), prompt version."""
+        ...
+
+    @property
+    def makes_calls(self) -> bool:
+        """True where an answer costs a call: it is then cached, and waits for a place among the calls in flight."""
+        ...
+
+    def prepare(self, request: SummaryRequest) -> PreparedRequest:
+        """Build what will be sent: pure, the same for the same request."""
+        ...
+
+    async def answer(self, prepared: PreparedRequest) -> Summary:
+        """Ask for the summary, retries of faults of transport included.
+
+        Raises:
+            LLMError: InvalidOutput when the model answered unusably twice; the other kinds when the call failed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...

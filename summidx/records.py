@@ -321,8 +321,9 @@ class Usage:
     """What one repository's build cost. Durations are wall seconds by step."""
 
     llm_calls: int = 0
-    """Requests sent, retries included."""
+    """Documents answered by a call of this build; its retries are not counted."""
     cache_hits: int = 0
+    """Documents answered by the cache, or by a call in flight for another one."""
     tokens_in: int = 0
     tokens_out: int = 0
     vectors_embedded: int = 0

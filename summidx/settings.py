@@ -52,7 +52,7 @@ class LLMSettings(Group):
 
     provider: Provider = Field(
         Provider.EXTRACTIVE,
-        description="Who writes the summaries: `openai` (an OpenAI-compatible server, as vLLM) or `extractive` (no LLM).",
+        description="Who writes the summaries: `openai` (an OpenAI-compatible server) or `extractive` (no LLM).",
     )
     model: str = Field("", description="Name under which the server serves the model; needed by `openai`.")
     base_url: str = Field(
@@ -110,7 +110,7 @@ class EmbeddingSettings(Group):
 
     model: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
-        description="A sentence-transformers model: an id or a folder. all-MiniLM-L6-v2 is taken from its package, if installed.",
+        description="A sentence-transformers model: id or folder; all-MiniLM-L6-v2 comes from its package, if installed.",
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Off unless you know the model's authors."

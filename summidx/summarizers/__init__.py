@@ -17,6 +17,18 @@ class PreparedRequest:
     """Something of the unit was left out, since it did not fit the context."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as its server describes it (`GET /v1/models`): part of the identity of what it writes.
+
+    `root` is what it was loaded from ("" where the server does not say); `max_model_len` is its context in tokens.
+    """
+
+    id: str
+    root: str = ""
+    max_model_len: int | None = None
+
+
 class Summarizer(Protocol):
     """Writes summaries. Used from one event loop; many `answer` calls are in flight at once."""
 

@@ -1,0 +1,265 @@
+import logging
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from summidx.cache import Cache
+from summidx.errors import CacheError, UsageError
+from summidx.keys import digest
+from summidx.records import Origin, Status, Summary
+
+POSTGRES = Path("/usr/lib/postgresql/15/bin")
+
+
+def summary(text: str, **fields) -> Summary:
+    return replace(Summary(text=text, origin=Origin.LLM, model="m", keywords=("retry", "naïve ☃")), **fields)
+
+
+def keys(n: int) -> list[str]:
+    return [digest(i) for i in range(n)]
+
+
+@pytest.fixture
+def sqlite_url(tmp_path):
+    return f"sqlite:///{tmp_path / 'deep' / 'cache.sqlite'}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    if not (POSTGRES / "initdb").exists():
+        pytest.skip("PostgreSQL 15 is not installed (Debian package postgresql-15)")
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    # The socket's path must stay short, and the server's user must reach it.
+    home = Path(os.path.realpath(subprocess.check_output(["mktemp", "-d", "/tmp/pg.XXXXXX"], text=True).strip()))
+    as_user = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        shutil.chown(home, "postgres", "postgres")
+
+    def run(*command: str) -> None:
+        subprocess.run([*as_user, *command], check=True, cwd=home, stdout=subprocess.DEVNULL)
+
+    run(str(POSTGRES / "initdb"), "-D", f"{home}/data", "-A", "trust", "-U", "test", "--no-sync")
+    options = f"-c listen_addresses='' -k {home} -p 5432 -F"
+    run(str(POSTGRES / "pg_ctl"), "-D", f"{home}/data", "-l", f"{home}/log", "-w", "-o", options, "start")
+    yield f"postgresql+psycopg://test@/postgres?host={home}&port=5432"
+    run(str(POSTGRES / "pg_ctl"), "-D", f"{home}/data", "-m", "immediate", "stop")
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    yield postgres_server
+    engine = sa.create_engine(postgres_server)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE IF EXISTS summaries, vectors, summidx_meta"))
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request):
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+def test_a_summary_comes_back_as_it_was_put_under_its_key(url):
+    key = digest("a")
+    put = summary("Sends a request.", status=Status.DEGRADED, reason="cut", truncated=True, tokens_in=7, tokens_out=3)
+    with Cache(url) as cache:
+        cache.put_summaries({key: put})
+    with Cache(url) as cache:
+        assert cache.get_summaries([key, digest("other")]) == {key: replace(put, key=key)}
+
+
+def test_the_first_writer_of_a_key_wins_and_the_later_one_is_told(url):
+    first, second, third = keys(3)
+    with Cache(url) as cache:
+        cache.put_summaries({first: summary("first", key=first)})
+        winners = cache.put_summaries({k: summary("later", key=k) for k in (first, second, third)})
+        assert {k: s.text for k, s in winners.items()} == {first: "first", second: "later", third: "later"}
+        assert cache.get_summaries([first, second, third]) == winners
+
+
+def test_vectors_come_back_exactly_and_the_first_writer_wins(url):
+    a, b = keys(2)
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(2, 384)).astype(np.float32)
+    with Cache(url) as cache:
+        cache.put_vectors({a: one}, model="m")
+        winners = cache.put_vectors({a: two, b: two}, model="m")
+        found = cache.get_vectors([a, b, digest("none")])
+    assert sorted(found) == sorted([a, b])
+    for vectors in (winners, found):
+        np.testing.assert_array_equal(vectors[a], one)
+        np.testing.assert_array_equal(vectors[b], two)
+        assert vectors[a].dtype == np.float32
+
+
+def test_many_more_keys_than_a_batch_go_in_and_out(url):
+    many = keys(1234)
+    with Cache(url) as cache:
+        assert len(cache.put_summaries({k: summary(k, key=k) for k in many})) == 1234
+        assert {k: s.text for k, s in cache.get_summaries(many).items()} == {k: k for k in many}
+
+
+def test_what_failed_is_never_cached(sqlite_url):
+    with Cache(sqlite_url) as cache:
+        with pytest.raises(ValueError, match="failed"):
+            cache.put_summaries({digest("a"): summary("", status=Status.FAILED)})
+        with pytest.raises(ValueError, match="must not be cached"):
+            cache.put_summaries({"": summary("a template has no key")})
+        with pytest.raises(ValueError, match="finite"):
+            cache.put_vectors({digest("a"): np.full(3, np.nan, dtype=np.float32)}, model="m")
+        assert cache.get_summaries([digest("a")]) == {}
+        assert cache.get_vectors([digest("a")]) == {}
+
+
+@pytest.mark.parametrize("table", ["summaries", "vectors"])
+def test_a_damaged_row_is_a_miss_and_the_next_writer_replaces_it(url, table):
+    good, bad = keys(2)
+    vector = np.ones(4, dtype=np.float32)
+    with Cache(url) as cache:
+        cache.put_summaries({k: summary("old", key=k) for k in (good, bad)})
+        cache.put_vectors(dict.fromkeys((good, bad), vector), model="m")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        content = "replace(content, 'old', 'lie')" if table == "summaries" else ":blob"
+        values = {"key": bad} | ({} if table == "summaries" else {"blob": bytes(16)})
+        connection.execute(sa.text(f"UPDATE {table} SET content = {content} WHERE key = :key"), values)
+    engine.dispose()
+    with Cache(url) as cache:
+        get = cache.get_summaries if table == "summaries" else cache.get_vectors
+        assert list(get([good, bad])) == [good]
+        if table == "summaries":
+            winners = cache.put_summaries({k: summary("new", key=k) for k in (good, bad)})
+            assert (winners[good].text, winners[bad].text) == ("old", "new")
+            assert cache.get_summaries([bad])[bad].text == "new"
+        else:
+            cache.put_vectors({bad: vector * 2}, model="m")
+            np.testing.assert_array_equal(cache.get_vectors([bad])[bad], vector * 2)
+
+
+def test_only_degraded_summaries_are_forgotten(url):
+    ok, degraded, other = keys(3)
+    with Cache(url) as cache:
+        cache.put_summaries(
+            {
+                ok: summary("ok"),
+                degraded: summary("degraded", status=Status.DEGRADED),
+                other: summary("not named", status=Status.DEGRADED),
+            }
+        )
+        assert cache.forget_degraded([ok, degraded, digest("none")]) == 1
+        assert set(cache.get_summaries([ok, degraded, other])) == {ok, other}
+
+
+def _race(url: str, name: str, start, results) -> None:
+    start.wait()
+    with Cache(url) as cache:
+        winners = cache.put_summaries({k: summary(name, key=k) for k in keys(400)})
+    results.put({k: s.text for k, s in winners.items()})
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_processes_that_open_and_fill_one_new_cache_at_once_agree_on_every_winner(kind, request):
+    url = request.getfixturevalue(f"{kind}_url")
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Event(), context.Queue()
+    processes = [context.Process(target=_race, args=(url, f"p{i}", start, results)) for i in range(4)]
+    for process in processes:
+        process.start()
+    start.set()
+    winners = [results.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert all(w == winners[0] for w in winners)
+    with Cache(url) as cache:
+        assert {k: s.text for k, s in cache.get_summaries(keys(400)).items()} == winners[0]
+
+
+def test_threads_share_one_cache(url):
+    with Cache(url) as cache, ThreadPoolExecutor(8) as pool:
+        many = keys(300)
+        barrier = threading.Barrier(8)
+
+        def work(i: int) -> dict[str, str]:
+            barrier.wait()
+            return {k: s.text for k, s in cache.put_summaries({k: summary(f"t{i}", key=k) for k in many}).items()}
+
+        results = list(pool.map(work, range(8)))
+    assert all(r == results[0] for r in results)
+
+
+def test_closing_folds_the_log_into_the_file_so_that_it_can_be_copied(sqlite_url, tmp_path):
+    cache = Cache(sqlite_url)
+    cache.put_summaries({k: summary(k, key=k) for k in keys(200)})
+    cache.close()
+    copy = shutil.copy(cache._url.database, tmp_path / "copy.sqlite")
+    connection = sqlite3.connect(copy)
+    assert connection.execute("SELECT count(*) FROM summaries").fetchone() == (200,)
+    connection.close()
+
+
+@pytest.mark.parametrize("damage", ["no database at all\n" * 1000, "header"])
+def test_a_damaged_file_is_said_so_with_what_to_do(sqlite_url, damage):
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    with Cache(sqlite_url) as cache:
+        cache.put_summaries({k: summary(k * 50, key=k) for k in keys(300)})
+    if damage == "header":
+        data = path.read_bytes()
+        path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    else:
+        path.write_text(damage)
+    with pytest.raises(CacheError, match="move the file away") as caught, Cache(sqlite_url) as cache:
+        cache.get_summaries(keys(300))
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_cache_of_a_newer_schema_is_refused(sqlite_url):
+    Cache(sqlite_url).close()
+    connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
+    connection.execute("UPDATE summidx_meta SET value = '99' WHERE name = 'schema'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(CacheError, match="schema 99"):
+        Cache(sqlite_url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite://", "name a file"),
+        ("sqlite:///:memory:", "name a file"),
+        ("cache.sqlite", "sqlite:///FILE"),
+        ("mysql://u:hush@h/d", "cannot lie in mysql"),
+        ("postgresql+nodriver://u:hush@h/d", "postgresql[+]psycopg"),
+    ],
+)
+def test_a_url_of_no_use_is_refused_in_one_line_without_its_password(url, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        Cache(url)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_database_that_cannot_be_reached_is_a_cache_error_without_the_password(caplog):
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    with caplog.at_level(logging.DEBUG), pytest.raises(CacheError, match="check that it can be reached") as caught:
+        Cache("postgresql+psycopg://user:hush@127.0.0.1:1/none?connect_timeout=2")
+    assert "hush" not in str(caught.value) + caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_a_cache_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match=r"cache\.url"):
+        Cache(f"sqlite:///{tmp_path / 'file' / 'cache.sqlite'}")

@@ -18,7 +18,7 @@ STOP_WORDS = frozenset(
     that the their them then there these they this those though thus to todo too true two under until up upon use
     used uses using value values very via was way we were what when where whether which while who whose why will with
     within without would xxx yet you your return returns param params args kwargs raises self cls
-    """.split()
+    """.split()  # noqa: SIM905 - as a list these are 200 lines
 )
 """Words that say nothing of what code is about: English function words and the furniture of docstrings."""
 
@@ -31,9 +31,10 @@ CODE_WORDS = frozenset(
     protected pub public raise require rescue return self static str string struct super switch template then this
     throw throws trait true try type typedef typename undefined union unless unsafe until use using var virtual void
     when where while with yield cls args kwargs len range print list dict tuple set isinstance
-    """.split()
+    """.split()  # noqa: SIM905
 )
 """Keywords and the most common built-ins of the usual languages: no reader looks for them."""
+
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _SECTION = re.compile(
     r"^\s*(?:(?:args?|arguments|parameters?|params|returns?|yields?|raises|attributes|examples?|notes?|see also|usage"
@@ -55,8 +56,15 @@ _PROSE_WORD = re.compile(r"(?<!\S)[`'(]?[^\W\d_]+(?:['-][^\W\d_]+)?[`')]?[.,:;!?
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _CALL = re.compile(r"(?<![\w])([^\W\d]\w*)\s*\(")
 _PARTS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\dA-Z_]+|[A-Z]+|\d+")
-_LITERAL = re.compile(r"\"((?:[^\"\\\n]|\\.)*)\"|'((?:[^'\\\n]|\\.)*)'")
-_TRIPLE = re.compile(r"\"{3}.*?\"{3}|'{3}.*?'{3}", re.DOTALL)
+_STRING_OR_COMMENT = re.compile(
+    r"(?P<triple>\"{3}.*?\"{3}|'{3}.*?'{3})"
+    r"|\"(?P<double>(?:[^\"\\\n]|\\.)*)\"|(?<!\w)'(?P<single>(?:[^'\\\n]|\\.)*)'"
+    r"|(?:^|(?<=\s))(?:#(?![!\[])|//)[^\n]*|/\*.*?\*/|<!--.*?-->",
+    re.DOTALL | re.MULTILINE,
+)
+_PRAGMA = re.compile(
+    r"(?:type: ?ignore|noqa|pragma|pylint|mypy|ruff|fmt|isort|flake8|eslint|nolint|pyright|yapf)\b", re.IGNORECASE
+)
 _COMMENT = re.compile(r"(?:^|(?<=\s))(?:#(?![!\[])|//+!?|--(?=\s)|;;+|%%?(?=\s)|\*(?=\s))\s*(.*\S)", re.MULTILINE)
 _HASH_LANGUAGES = frozenset({"python", "ruby", "shell", "bash", "yaml", "toml", "perl", "r", "make", "dockerfile"})
 _MARKUP = frozenset({"markdown", "restructuredtext", "rst", "text", "asciidoc"})
@@ -217,7 +225,7 @@ def comments(source: str, language: str = "") -> list[str]:
         if (language in _HASH_LANGUAGES and mark != "#") or (mark in "*-;%" and before):
             continue  # within a line, `*` and `-` are operators
         text = match[1].strip("#*/ \t")
-        if not _WORD.search(text):
+        if not _WORD.search(text) or _PRAGMA.match(text):
             continue
         line = source.count("\n", 0, match.start())
         if line == last_line + 1 and not before and found:
@@ -238,16 +246,14 @@ def without_docstring(source: str, docstring: str) -> str:
 
 def code_only(source: str) -> str:
     """`source` without strings and comments, roughly, in any language: what is left holds the identifiers."""
-    source = _TRIPLE.sub(" ", source)
-    source = _LITERAL.sub(" ", source)
-    return _COMMENT.sub(" ", re.sub(r"/\*.*?\*/|<!--.*?-->", " ", source, flags=re.DOTALL))
+    return _STRING_OR_COMMENT.sub(" ", source)
 
 
 def messages(source: str) -> list[str]:
     """String literals that read as sentences (three words or more): people quote them when they report a fault."""
     found: list[str] = []
-    for match in _LITERAL.finditer(_TRIPLE.sub(" ", source)):
-        text = " ".join(re.sub(r"\\[nrt]", " ", match[1] or match[2] or "").split())
+    for match in _STRING_OR_COMMENT.finditer(source):
+        text = " ".join(re.sub(r"\\[nrt]", " ", match["double"] or match["single"] or "").split())
         words = len(_PROSE_WORD.findall(text))
         if words >= 3 and words * 2 > text.count(" ") and "[" not in text and text not in found:
             found.append(text)

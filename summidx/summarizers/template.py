@@ -34,6 +34,8 @@ def lead(unit: Unit) -> str:
 def name_in_words(unit: Unit) -> str:
     """`getUserName` as `Get user name`; a file without its suffix; "" for a name without a letter or digit."""
     name = unit.name.rstrip("/").rsplit("/", 1)[-1]
+    if unit.level is Level.FILE and name.split(".", 1)[0] in ("__init__", "__main__", "index", "mod"):
+        name = unit.path.removesuffix(f"/{name}").rsplit("/", 1)[-1]
     words = identifier_words(name.rsplit(".", 1)[0] if unit.level is Level.FILE else name) or identifier_words(name)
     return words[:1].upper() + words[1:]
 

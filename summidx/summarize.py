@@ -1,0 +1,187 @@
+"""Walks a tree bottom-up with many requests in flight: every unit ends as a Summary or a UnitFailure.
+
+A unit is asked for the moment its last child is done, not level by level. Of all that is ready in a process, the oldest
+repository's deepest unit goes first.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from summidx.answers import Answers
+from summidx.errors import (
+    ContextTooLong,
+    InvalidOutput,
+    Overloaded,
+    RequestRefused,
+    ServerFault,
+    Unauthorised,
+    UnknownModel,
+)
+from summidx.gate import CallGate
+from summidx.hierarchy import Tree
+from summidx.records import (
+    ChildSummary,
+    Level,
+    Status,
+    Summary,
+    SummaryRequest,
+    TestsPolicy,
+    Unit,
+    UnitFailure,
+)
+from summidx.stop import Stop
+from summidx.summarizers import PreparedRequest, Summarizer
+from summidx.summarizers.extractive import extract_summary
+from summidx.summarizers.template import render_template
+
+MAX_CALLERS = 5
+WINDOW = 512
+"""Units of one repository being looked up or asked for at once: more than any server's calls in flight, so that the
+queue at the gate never runs dry, and few enough that a huge repository's requests are not all in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryPolicy:
+    """Which units are asked for; all others get their template."""
+
+    levels: frozenset[Level]
+    tests: TestsPolicy
+
+    def needs_template(self, unit: Unit) -> bool:
+        """True where the unit's template says enough, or all that was asked for."""
+        if unit.level not in self.levels or unit.trivial:
+            return True
+        is_code = unit.level in (Level.FUNCTION, Level.CLASS)
+        return self.tests is TestsPolicy.FILE and unit.is_test and is_code
+
+
+@dataclass(slots=True)
+class SummaryUsage:
+    """What a walk cost so far."""
+
+    asked: int = 0
+    """Units answered by a call of their own."""
+    cache_hits: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@dataclass(slots=True)
+class Walk:
+    """One repository's walk. Lives on the engine's event loop."""
+
+    tree: Tree
+    policy: SummaryPolicy
+    summarizer: Summarizer
+    answers: Answers
+    gate: CallGate
+    stop: Stop
+    order: int
+    """Rank of the repository in its process: the oldest goes first."""
+    outcomes: dict[str, Summary | UnitFailure] = field(default_factory=dict)
+    usage: SummaryUsage = field(default_factory=SummaryUsage)
+
+    async def run(self) -> Mapping[str, Summary | UnitFailure]:
+        """Settle every unit of the tree; those that failed are tried once more at the end.
+
+        Raises:
+            Stopped: the run was told to stop.
+            Unauthorised: the server refuses the key.
+            UnknownModel: the server does not serve the model.
+            CacheError: the cache failed.
+        """
+        await self._settle_all(self.tree.units)
+        failed = [unit_id for unit_id, outcome in self.outcomes.items() if isinstance(outcome, UnitFailure)]
+        if failed:
+            again = {*failed, *(above for unit_id in failed for above in self.tree.ancestors_of(unit_id))}
+            await self._settle_all(again)
+        return self.outcomes
+
+    async def _settle_all(self, unit_ids: Collection[str]) -> None:
+        """Settle `unit_ids`, children first, `WINDOW` at a time."""
+        wanted = set(unit_ids)
+        missing = {unit_id: len(wanted.intersection(self.tree.children[unit_id])) for unit_id in wanted}
+        ready = [(-self.tree.depths[unit_id], unit_id) for unit_id, n in missing.items() if n == 0]
+        heapq.heapify(ready)
+        running: dict[asyncio.Task[Summary | UnitFailure], str] = {}
+        finished: asyncio.Queue[asyncio.Task[Summary | UnitFailure]] = asyncio.Queue()
+        try:
+            while ready or running:
+                while ready and len(running) < WINDOW:
+                    self.stop.check()
+                    unit_id = heapq.heappop(ready)[1]
+                    task = asyncio.create_task(self._settle(self.tree.units[unit_id]))
+                    task.add_done_callback(finished.put_nowait)
+                    running[task] = unit_id
+                task = await finished.get()
+                unit_id = running.pop(task)
+                self.outcomes[unit_id] = task.result()
+                parent = self.tree.parent_of(unit_id)
+                if parent in wanted:
+                    missing[parent] -= 1
+                    if missing[parent] == 0:
+                        heapq.heappush(ready, (-self.tree.depths[parent], parent))
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _settle(self, unit: Unit) -> Summary | UnitFailure:
+        if self.policy.needs_template(unit):
+            return render_template(unit)
+        prepared = self.summarizer.prepare(self._build_request(unit))
+        try:
+            summary = await self._answer(prepared)
+        except (Overloaded, ServerFault, RequestRefused) as error:
+            return UnitFailure(type(error).__name__, str(error))
+        gaps = [child.name for child in prepared.request.children if child.text is None]
+        if gaps and summary.status is Status.OK:
+            named = ", ".join(gaps[:3]) + (", ..." if len(gaps) > 3 else "")
+            return replace(summary, status=Status.DEGRADED, reason=f"made without {len(gaps)} failed: {named}")
+        return summary
+
+    async def _answer(self, prepared: PreparedRequest) -> Summary:
+        if not self.summarizer.makes_calls:
+            return await self.summarizer.answer(prepared)
+        answer = await self.answers.get(prepared.key, lambda: self._ask(prepared))
+        if answer.from_cache:
+            self.usage.cache_hits += 1
+        else:
+            self.usage.asked += 1
+            self.usage.tokens_in += answer.summary.tokens_in
+            self.usage.tokens_out += answer.summary.tokens_out
+        return answer.summary
+
+    async def _ask(self, prepared: PreparedRequest) -> Summary:
+        """One call; a model that cannot answer usably gets the extractive text, `degraded`, under the same key."""
+        unit = prepared.request.unit
+        async with self.gate.slot((self.order, -self.tree.depths[unit.id], unit.id)):
+            self.stop.check()
+            try:
+                return await self.summarizer.answer(prepared)
+            except (InvalidOutput, ContextTooLong) as error:
+                text = extract_summary(prepared.request)
+                return replace(text, status=Status.DEGRADED, reason=str(error), key=prepared.key)
+            except (Unauthorised, UnknownModel) as error:
+                self.stop.request(str(error))
+                raise
+
+    def _build_request(self, unit: Unit) -> SummaryRequest:
+        tree = self.tree
+        parent = tree.units[unit.parent_id] if unit.parent_id is not None else None
+        return SummaryRequest(
+            unit=unit,
+            header=parent.signature if parent is not None and parent.level is Level.CLASS else "",
+            callers=tuple(
+                tree.units[caller].qualified_name for caller in unit.called_by[:MAX_CALLERS] if caller in tree.units
+            ),
+            children=tuple(self._child_summary(child) for child in tree.children[unit.id]),
+        )
+
+    def _child_summary(self, unit_id: str) -> ChildSummary:
+        unit = self.tree.units[unit_id]
+        outcome = self.outcomes[unit_id]
+        text = outcome.text if isinstance(outcome, Summary) else None
+        return ChildSummary(unit.level, unit.name, unit.signature, text)

@@ -1,0 +1,85 @@
+"""The gate lets in at most its cap, by priority, and loses no place."""
+
+import asyncio
+
+from summidx.gate import CallGate
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 10))
+
+
+async def hold(gate, priority, entered, release):
+    async with gate.slot(priority):
+        entered.append(priority)
+        await release.wait()
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_the_lowest_value_goes_first_and_equals_in_order():
+    async def scenario():
+        gate, entered, release = CallGate(1), [], asyncio.Event()
+        first = asyncio.create_task(hold(gate, (9, 9), entered, release))
+        await settle()
+        others = [asyncio.create_task(hold(gate, p, entered, release)) for p in [(1, -1), (0, -2), (1, -3), (0, -5)]]
+        await settle()
+        assert (gate.in_flight, gate.waiting) == (1, 4)
+        release.set()
+        await asyncio.gather(first, *others)
+        return entered
+
+    assert run(scenario()) == [(9, 9), (0, -5), (0, -2), (1, -3), (1, -1)]
+
+
+def test_a_raised_cap_lets_in_at_once_and_a_lowered_one_interrupts_nobody():
+    async def scenario():
+        gate, entered, release = CallGate(1), [], asyncio.Event()
+        tasks = [asyncio.create_task(hold(gate, (i,), entered, release)) for i in range(6)]
+        await settle()
+        gate.set_cap(4)
+        await settle()
+        assert len(entered) == 4
+        gate.set_cap(2)
+        assert gate.in_flight == 4
+        release.set()
+        await asyncio.gather(*tasks)
+        assert gate.in_flight == 0
+        assert len(entered) == 6
+
+    run(scenario())
+
+
+def test_a_cancelled_call_gives_its_place_back_whether_it_waited_or_was_just_let_in():
+    async def scenario():
+        gate, entered, release = CallGate(1), [], asyncio.Event()
+        holder = asyncio.create_task(hold(gate, (0,), entered, release))
+        await settle()
+        waiter, next_one = (asyncio.create_task(hold(gate, (i,), entered, release)) for i in (1, 2))
+        await settle()
+        release.set()
+        await holder  # the waiter was let in just now, and has not run yet
+        waiter.cancel()
+        await asyncio.gather(waiter, return_exceptions=True)
+        await next_one
+        assert gate.in_flight == 0
+        assert gate.waiting == 0
+
+    run(scenario())
+
+
+def test_an_error_in_the_block_gives_the_place_back():
+    async def scenario():
+        gate = CallGate(1)
+        for _ in range(3):
+            try:
+                async with gate.slot((0,)):
+                    raise ValueError
+            except ValueError:
+                pass
+        assert gate.in_flight == 0
+
+    run(scenario())

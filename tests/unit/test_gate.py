@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from summidx.gate import CallGate
 
 
@@ -75,11 +77,9 @@ def test_an_error_in_the_block_gives_the_place_back():
     async def scenario():
         gate = CallGate(1)
         for _ in range(3):
-            try:
+            with pytest.raises(ZeroDivisionError):
                 async with gate.slot((0,)):
-                    raise ValueError
-            except ValueError:
-                pass
+                    _ = 1 / 0
         assert gate.in_flight == 0
 
     run(scenario())

@@ -1,1 +1,4 @@
-"""."""
+"""The published indexes: immutable generations under an index root, and the tables in them.
+
+`generations` needs no LanceDB until a table is opened; `tables` is the door to it.
+"""

@@ -1,0 +1,123 @@
+"""CURRENT: the small JSON file that names the published generation of an index. It is the manifest, the only truth.
+
+It is replaced as a whole: written beside, synced, renamed over the old one, and the folder synced, so that after a
+power cut there is the old one or the new one.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pydantic_core
+from pydantic import TypeAdapter, ValidationError
+
+from summidx.errors import StoreError
+from summidx.records import Counts, Level, Manifest, Origin, Status
+from summidx.store.names import without_surrogates
+
+CURRENT = "CURRENT"
+UNFINISHED_PREFIX = ".CURRENT."
+"""Of the file that becomes CURRENT; one that is found was left by a crash."""
+
+_MANIFEST = TypeAdapter(Manifest)
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
+_LEVELS = frozenset(Level)
+_STATUSES = frozenset(Status)
+_ORIGINS = frozenset((*Origin, "none"))
+
+
+def read_current(folder: Path) -> Manifest | None:
+    """The manifest in an index's folder; None where there is none.
+
+    Raises:
+        StoreError: it cannot be read, or is not wholly and only a manifest of this version of summidx.
+    """
+    path = folder / CURRENT
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return parse_manifest(data)
+    except ValueError as error:
+        raise StoreError(
+            f"{path} is not a manifest of this version of summidx ({error}): build the index again"
+        ) from None
+
+
+def write_current(folder: Path, manifest: Manifest) -> None:
+    """Replace CURRENT, durably. The caller holds the lock of the index.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    partial = folder / f"{UNFINISHED_PREFIX}{manifest.publish_id}"
+    with partial.open("xb") as file:
+        file.write(render_manifest(manifest))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / CURRENT)
+    sync_folder(folder)
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """A manifest as JSON; lone surrogates in its texts are escaped.
+
+    Raises:
+        ValueError: it would not be read back.
+    """
+    data = json.dumps(_clean(asdict(manifest)), indent=1).encode() + b"\n"
+    parse_manifest(data)
+    return data
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read a manifest, strictly: no field too few or too many, ids that are safe in a path, counts that are counts.
+
+    Raises:
+        ValueError: one line that says what is wrong.
+    """
+    try:
+        value = pydantic_core.from_json(data)
+        manifest = _MANIFEST.validate_json(data, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None
+    if _MANIFEST.dump_python(manifest, mode="json") != value:
+        raise ValueError("it has unknown fields")
+    if not (_ID.fullmatch(manifest.publish_id) and _ID.fullmatch(manifest.generation)):
+        raise ValueError("publish_id or generation is not an id")
+    if not _are_counts(manifest.counts) or min(manifest.skips.values(), default=0) < 0 or manifest.dim < 1:
+        raise ValueError("its counts are not counts")
+    return manifest
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable (fsync of the folder)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _are_counts(counts: Counts) -> bool:
+    return all(
+        level in _LEVELS and status in _STATUSES and origin in _ORIGINS and n >= 0
+        for level, by_status in counts.items()
+        for status, by_origin in by_status.items()
+        for origin, n in by_origin.items()
+    )
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if isinstance(value, Mapping):
+        return {key: _clean(each) for key, each in value.items()}
+    return value

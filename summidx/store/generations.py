@@ -1,0 +1,400 @@
+"""The published indexes under an index root: immutable generations, and CURRENT, which names the one to read.
+
+    INDEX_ROOT/NAME/CURRENT                              the manifest (`current`)
+                   /generations/GENERATION.PUBLISH_ID/   documents.lance, skips.json, files.json: never changed
+                   /staging/ID/  and  /staging/ID.lock   being written; the lock is held while its writer lives
+                   /publish.lock                         held for the moment of a publish or a sweep
+
+A generation is written by one writer in a folder of its own, synced to disk, and then published by a compare-and-swap
+of CURRENT under the lock. Readers take no lock and write nothing. The generation before the current one is kept, so
+that a search that has just opened it can end. The locks are `flock`: all who write must share a file system that has
+it (local disks; NFS 4).
+"""
+
+import ctypes
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from filelock import FileLock, Timeout
+
+from summidx.errors import StoreError, UnknownIndex, UsageError
+from summidx.records import Document, Manifest, Skip, SkipReason, Status, Vectors, count_where
+from summidx.store.current import CURRENT, UNFINISHED_PREFIX, read_current, sync_folder, write_current
+from summidx.store.names import escape_name, unescape_name, without_surrogates
+
+if TYPE_CHECKING:
+    from summidx.store.tables import IndexTable
+
+logger = logging.getLogger(__name__)
+
+LOCK_TIMEOUT_S = 60.0
+"""The lock is held for milliseconds; who waits longer than this waits for a process that hangs."""
+
+_SKIPS = "skips.json"
+_FILES = "files.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Whether an index is up to date: its manifest if it is, else None, and why in words for the plan."""
+
+    manifest: Manifest | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedIndex:
+    """One generation, opened for reading."""
+
+    name: str
+    manifest: Manifest
+    table: "IndexTable"
+
+
+class Staging:
+    """A generation that is being written, by one writer. Leaving its `with` block discards what was not published."""
+
+    def __init__(self, name: str, generation: str, folder: Path, lock: FileLock) -> None:
+        self.name = name
+        self.generation = generation
+        self.folder = folder
+        self.rows: int | None = None
+        self._lock = lock
+
+    def write(self, documents: Sequence[Document], vectors: Vectors, skips: Sequence[Skip]) -> None:
+        """Write all rows and their index of words; once.
+
+        Args:
+            documents: the rows, in printing order of the tree; their ids are unique.
+            vectors: one row for each document, in the same order.
+            skips: what was passed over.
+
+        Raises:
+            StoreError: it cannot be written (disk full, for instance).
+        """
+        from summidx.store.tables import write_table
+
+        write_table(self.folder, documents, vectors)
+        try:
+            rows = [{key: without_surrogates(value) for key, value in asdict(skip).items()} for skip in skips]
+            (self.folder / _SKIPS).write_text(json.dumps(rows, indent=0), encoding="utf-8")
+            sizes = {str(path.relative_to(self.folder)): path.stat().st_size for path in _iterate_files(self.folder)}
+            (self.folder / _FILES).write_text(json.dumps(sizes, indent=0, sort_keys=True), encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"the index of {self.name!r} cannot be written to {self.folder}: {error}") from error
+        self.rows = len(documents)
+
+    def discard(self) -> None:
+        """Delete what was written; nothing happens where it was published."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._end()
+
+    def move_to(self, target: Path) -> None:
+        """Become a generation's folder. Only `IndexRoot.publish` calls it, under the lock of the index."""
+        self.folder.rename(target)
+        self._end()
+
+    def _end(self) -> None:
+        self.folder.with_suffix(".lock").unlink(missing_ok=True)
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+class IndexRoot:
+    """All indexes under one folder. Cheap to make; nothing is created before the first `stage`.
+
+    Args:
+        uri: a local folder. Object storage (`s3://...`) is refused until it is supported.
+
+    Raises:
+        UsageError: the URI is not one of a local folder.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", str(uri)):
+            raise UsageError(f"an index root on {scheme[1]}:// is not supported yet: give a local folder")
+        self.path = Path(uri)
+
+    def names(self) -> list[str]:
+        """Names of all published indexes, sorted.
+
+        Raises:
+            StoreError: the index root cannot be read. One that does not exist has no indexes.
+        """
+        try:
+            folders = [entry.name for entry in self.path.iterdir() if (entry / CURRENT).is_file()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"the index root {self.path} cannot be read: {error.strerror}") from error
+        return sorted(_iterate_names(folders))
+
+    def read_manifest(self, name: str) -> Manifest | None:
+        """The manifest of the published index; None where there is none.
+
+        Raises:
+            StoreError: CURRENT is corrupt, or that of another index.
+        """
+        folder = self.index_folder(name)
+        manifest = read_current(folder)
+        if manifest is not None and manifest.name != without_surrogates(name):
+            raise StoreError(
+                f"{folder} holds the index of {manifest.name!r}: an index cannot be renamed or copied, build it anew"
+            )
+        return manifest
+
+    def find_manifest(self, name: str) -> Manifest | None:
+        """As `read_manifest`, but None where CURRENT is corrupt: for builders, who replace it."""
+        try:
+            return self.read_manifest(name)
+        except StoreError as error:
+            logger.warning("%s", error)
+            return None
+
+    def verify(self, name: str, build_key: str) -> Verified:
+        """Find out whether the published index is up to date: truly there, whole, and of this build key.
+
+        The table is opened, its rows are counted, and each file of the generation must have its size. The rows are
+        not read: an index is verified in milliseconds.
+        """
+        try:
+            manifest = self.read_manifest(name)
+        except StoreError as error:
+            return Verified(None, f"damaged: {error}")
+        if manifest is None:
+            return Verified(None, "new")
+        if manifest.build_key != build_key:
+            return Verified(None, "content or settings changed")
+        if failed := count_where(manifest.counts, status=Status.FAILED):
+            return Verified(None, f"{failed} failed document{'s' if failed > 1 else ''}")
+        if damage := _find_damage(self.generation_folder(name, manifest), count_where(manifest.counts)):
+            return Verified(None, f"damaged: {damage}")
+        return Verified(manifest, "up to date")
+
+    def open(self, name: str) -> PublishedIndex:
+        """Open the published index for reading.
+
+        Raises:
+            UnknownIndex: there is none; the message names what there is.
+            StoreError: it is damaged.
+        """
+        from summidx.store.tables import IndexTable
+
+        manifest = self._require_manifest(name)
+        while True:
+            try:
+                return PublishedIndex(name, manifest, IndexTable(self.generation_folder(name, manifest)))
+            except StoreError:
+                # two publishes since CURRENT was read: the generation was swept before it could be opened
+                latest = self._require_manifest(name)
+                if latest.publish_id == manifest.publish_id:
+                    raise
+                manifest = latest
+
+    def read_skips(self, name: str, manifest: Manifest) -> tuple[Skip, ...]:
+        """What was passed over when this generation was built.
+
+        Raises:
+            StoreError: the list cannot be read.
+        """
+        path = self.generation_folder(name, manifest) / _SKIPS
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            return tuple(Skip(row["path"], SkipReason(row["reason"]), row["detail"]) for row in rows)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path} cannot be read: {error}") from error
+
+    def stage(self, name: str, generation: str) -> Staging:
+        """Begin a generation, in a new folder of its own; what dead writers left is swept.
+
+        Two writers of one generation (a worker taken for lost, and its successor) do not meet before `publish`.
+
+        Raises:
+            UsageError: the name cannot be a folder's.
+            StoreError: the folder cannot be made.
+        """
+        index = self.index_folder(name)
+        staging_id = uuid.uuid4().hex
+        try:
+            (index / "staging").mkdir(parents=True, exist_ok=True)
+            (index / "generations").mkdir(exist_ok=True)
+            with _locked(index):
+                _sweep_staging(index)
+                lock = _staging_lock(index / "staging" / f"{staging_id}.lock")
+                lock.acquire()
+                folder = index / "staging" / staging_id
+                folder.mkdir()
+        except OSError as error:
+            raise StoreError(f"no index can be written to {index}: {error}") from error
+        return Staging(name, generation, folder, lock)
+
+    def publish(self, staging: Staging, manifest: Manifest, *, expected_publish_id: str | None, keep: int = 2) -> bool:
+        """Make a staged generation the current one, or discard it if another run was first.
+
+        It is discarded when CURRENT is no longer the one expected and is now that of another commit (of another tree,
+        for a plain folder): a run that was overtaken must not put its older index over a newer one. An index of the
+        same content may be replaced: the last one wins, unless it has more failed documents.
+
+        Args:
+            staging: what was written; it is used up.
+            manifest: of what was written.
+            expected_publish_id: publish id of CURRENT when the build began; None where there was none to be read.
+            keep: generations to keep, this one included; older ones are deleted.
+
+        Returns:
+            True if it is the current one now.
+
+        Raises:
+            StoreError: it is not whole, or the disk refused; CURRENT is as it was.
+        """
+        index = self.index_folder(staging.name)
+        target = self.generation_folder(staging.name, manifest)
+        try:
+            if (staging.name, staging.generation, staging.rows) != (
+                manifest.name,
+                manifest.generation,
+                count_where(manifest.counts),
+            ):
+                raise StoreError(f"the manifest of {manifest.name!r} is not of what was written for {staging.name!r}")
+            if damage := _find_damage(staging.folder, staging.rows):
+                raise StoreError(f"the new index of {manifest.name!r} is damaged ({damage}): nothing was published")
+            sync_filesystem(staging.folder)
+            with _locked(index):
+                current = self.find_manifest(staging.name)
+                if current is not None and _is_overtaken(manifest, current, expected_publish_id):
+                    return False
+                staging.move_to(target)
+                sync_folder(target.parent)
+                write_current(index, manifest)
+                kept = {target} | ({self.generation_folder(staging.name, current)} if current and keep > 1 else set())
+                retired = [folder for folder in (index / "generations").iterdir() if folder not in kept]
+                _sweep_staging(index)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"the new index of {manifest.name!r} cannot be published: {error}") from error
+        finally:
+            staging.discard()
+        for folder in retired:
+            shutil.rmtree(folder, ignore_errors=True)
+        return True
+
+    def index_folder(self, name: str) -> Path:
+        """Folder of an index: INDEX_ROOT/NAME, the name escaped."""
+        return self.path / escape_name(name)
+
+    def generation_folder(self, name: str, manifest: Manifest) -> Path:
+        """Folder of the generation that a manifest names."""
+        return self.index_folder(name) / "generations" / f"{manifest.generation}.{manifest.publish_id}"
+
+    def _require_manifest(self, name: str) -> Manifest:
+        manifest = self.read_manifest(name)
+        if manifest is None:
+            raise UnknownIndex(f"there is no index {name!r} under {self.path}; {self.describe_names()}")
+        return manifest
+
+    def describe_names(self) -> str:
+        """What there is, in words, for a message to who asked for something else."""
+        names = self.names()
+        if not names:
+            return "it holds no index: build one with `python flows/build.py`"
+        return f"there are: {', '.join(names[:10])}{f' and {len(names) - 10} more' if len(names) > 10 else ''}"
+
+
+def sync_filesystem(folder: Path) -> None:
+    """Write all that is buffered for a folder's file system to the disk: LanceDB calls no fsync of its own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "syncfs"):
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if libc.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+def _is_overtaken(ours: Manifest, current: Manifest, expected_publish_id: str | None) -> bool:
+    if current.publish_id == expected_publish_id:
+        return False
+    if (current.commit, current.tree) != (ours.commit, ours.tree):
+        return True
+    failed, failed_there = (count_where(each.counts, status=Status.FAILED) for each in (ours, current))
+    return current.build_key == ours.build_key and failed > failed_there
+
+
+def _find_damage(folder: Path, rows: int | None) -> str:
+    """What is wrong with a generation, or ""."""
+    from summidx.store.tables import IndexTable
+
+    try:
+        sizes = json.loads((folder / _FILES).read_text(encoding="utf-8"))
+        for name, size in sizes.items():
+            actual = (folder / name).stat().st_size
+            if actual != size:
+                return f"{name} has {actual} bytes instead of {size}"
+        found = IndexTable(folder).count()
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(folder)} is missing"
+    except (OSError, ValueError, AttributeError, StoreError) as error:
+        return str(error)
+    return "" if found == rows else f"the table has {found} rows instead of {rows}"
+
+
+def _iterate_files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def _iterate_names(folders: Sequence[str]) -> Iterator[str]:
+    for folder in folders:
+        try:
+            yield unescape_name(folder)
+        except UsageError:  # not ours
+            continue
+
+
+@contextmanager
+def _locked(index: Path) -> Iterator[None]:
+    lock = FileLock(index / "publish.lock", timeout=LOCK_TIMEOUT_S, fallback_to_soft=False)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise StoreError(
+            f"{lock.lock_file} is held by another process for {LOCK_TIMEOUT_S:.0f} s: end it, then run again"
+        ) from None
+
+
+def _staging_lock(path: Path) -> FileLock:
+    return FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+
+
+def _sweep_staging(index: Path) -> None:
+    """Delete what dead writers left; the caller holds the lock of the index, so none is about to begin."""
+    for entry in list((index / "staging").iterdir()):
+        folder, lock_file = entry.with_suffix(""), entry.with_suffix(".lock")
+        try:
+            with _staging_lock(lock_file):
+                shutil.rmtree(folder, ignore_errors=True)
+                lock_file.unlink(missing_ok=True)
+        except Timeout:  # its writer lives
+            continue
+    for partial in index.glob(f"{UNFINISHED_PREFIX}*"):
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,164 @@
+import math
+
+import numpy as np
+import pytest
+
+from summidx.errors import StoreError
+from summidx.records import Level, Origin, Status, Vectors
+from summidx.store.tables import IndexTable, write_table
+
+
+@pytest.fixture
+def write(tmp_path, vectors):
+    def write(documents, values=None):
+        folder = tmp_path / "generation"
+        folder.mkdir()
+        write_table(folder, documents, values or vectors(len(documents)))
+        return IndexTable(folder)
+
+    return write
+
+
+def test_documents_come_back_in_their_order_with_all_their_fields(write, document):
+    documents = [
+        document(
+            "z.py::f",
+            keywords=("a", "b"),
+            imports=("os",),
+            calls=(),
+            called_by=("x.py::g",),
+            is_test=True,
+            is_secondary=True,
+            truncated=True,
+            tokens_in=7,
+            tokens_out=8,
+        ),
+        document("a.py", status=Status.FAILED, origin=None, summary="", reason="Overloaded: 429"),
+        document("x' OR '1'='1", status=Status.DEGRADED, origin=Origin.REDUCED, level=Level.DIRECTORY),
+    ]
+    table = write(documents)
+    assert table.count() == 3
+    assert table.dim == 4
+    assert table.documents() == documents
+    assert table.documents([Level.FILE, Level.DIRECTORY]) == documents[1:]
+    assert table.documents([]) == []
+    assert table.take([2, 0]) == {0: documents[0], 2: documents[2]}
+
+
+def test_an_index_without_a_document_can_be_written_and_searched(write):
+    table = write([], Vectors(np.zeros((0, 4), np.float32)))
+    assert table.documents() == []
+    assert table.bm25([("retry", 1.0)], 5) == []
+    assert table.nearest(np.ones(4, np.float32), 5) == []
+
+
+def test_more_documents_than_one_batch_keep_their_order(write, document, vectors):
+    documents = [document(f"{n}.py") for n in range(10_050)]
+    table = write(documents, vectors(10_050))
+    assert [each.id for each in table.documents()] == [each.id for each in documents]
+    assert table.take([10_049])[10_049].id == "10049.py"
+
+
+def test_text_that_is_no_unicode_is_escaped(write, document):
+    table = write([document("a\udcff.py", summary="\ud800", keywords=("\udc80",), search_text="w\udcff retry")])
+    (only,) = table.documents()
+    assert (only.id, only.summary, only.keywords) == (r"a\udcff.py", r"\ud800", (r"\udc80",))
+    assert table.bm25([("w\udcff", 1.0)], 1) == table.bm25([(r"w\udcff", 1.0)], 1) != []
+
+
+def test_bm25_is_the_textbook_formula_with_weighted_terms(write, document):
+    texts = ["http adapter http send", "http retry", "user name getusername get", "retry " * 9 + "x" * 300]
+    table = write([document(f"{n}.py", search_text=text) for n, text in enumerate(texts)])
+    words = [text.split() for text in texts]
+    average = sum(map(len, words)) / len(words)
+
+    def score(document_words, terms):
+        total = 0.0
+        for term, weight in terms:
+            df = sum(term in each for each in words)
+            tf = document_words.count(term)
+            idf = math.log(1 + (len(words) - df + 0.5) / (df + 0.5))
+            total += weight * idf * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * len(document_words) / average))
+        return total
+
+    terms = [("http", 1.0), ("retry", 2.5), ("http", 1.0), ("unheard", 9.0), ("x" * 300, 0.5)]
+    expected = {n: score(each, terms) for n, each in enumerate(words)}
+    found = table.bm25(terms, 10)
+    assert {match.row for match in found} == {0, 1, 3}
+    assert [match.score for match in found] == sorted((match.score for match in found), reverse=True)
+    for match in found:
+        assert match.score == pytest.approx(expected[match.row], rel=1e-4)
+
+
+@pytest.mark.parametrize("word", ["the", "retries", "Retry", "café", "http"])
+def test_words_are_neither_stemmed_folded_nor_dropped(write, document, word):
+    near = {"the": "thee", "retries": "retry", "Retry": "retry", "café": "cafe", "http": "httpadapter"}[word]
+    table = write([document("a.py", search_text=f"{word} x"), document("b.py", search_text=f"{near} x")])
+    assert [match.row for match in table.bm25([(word, 1.0)], 5)] == [0]
+
+
+def test_hostile_ids_and_words_select_nothing_else(write, document):
+    hostile = "x' OR '1'='1"
+    table = write([document(hostile, search_text=hostile), document("b.py", search_text="b")])
+    assert [match.row for match in table.bm25([(hostile, 1.0)], 5)] == [0]
+    assert [match.row for match in table.bm25([("'1'='1", 1.0)], 5)] == [0]
+    assert table.document_frequencies([hostile, "'1'='1", '" OR 1=1 --', "b"]) == {"'1'='1": 1, "b": 1}
+
+
+def test_nearest_is_the_exact_cosine(write, document, vectors):
+    values = vectors(30)
+    table = write([document(f"{n}.py") for n in range(30)], values)
+    query = values.values[7] * 3
+    found = table.nearest(query, 30)
+    cosines = values.values @ values.values[7]
+    assert [match.row for match in found] == list(np.argsort(-cosines))
+    assert [match.score for match in found] == pytest.approx(sorted(cosines, reverse=True), abs=1e-5)
+    with pytest.raises(StoreError, match="4 dimensions"):
+        table.nearest(np.ones(3, np.float32), 1)
+
+
+def test_filters_come_before_the_limit(write, document):
+    documents = [document(f"{n}.py") for n in range(20)] + [document("z.py::f", search_text="retry " + "pad " * 50)]
+    values = np.tile(np.eye(1, 4, dtype=np.float32), (21, 1))
+    values[20] = [0, 1, 0, 0]
+    table = write(documents, Vectors(values))
+    query = np.eye(1, 4, dtype=np.float32)[0]
+    for condition in ({"levels": [Level.FUNCTION]}, {"rows": [20]}, {"levels": [Level.FUNCTION], "rows": [3, 20]}):
+        assert [match.row for match in table.bm25([("retry", 1.0)], 1, **condition)] == [20]
+        assert [match.row for match in table.nearest(query, 1, **condition)] == [20]
+    assert table.bm25([("retry", 1.0)], 1, rows=[]) == []
+
+
+def test_document_frequencies_count_documents_not_words(write, document):
+    table = write([document("a.py", search_text="a a b"), document("b.py", search_text="a")])
+    assert table.document_frequencies(["a", "b", "c"]) == {"a": 2, "b": 1}
+    assert table.document_frequencies([]) == {}
+
+
+def test_rows_that_do_not_fit_together_are_refused(tmp_path, document, vectors):
+    with pytest.raises(StoreError, match="2 documents came with 1 vectors"):
+        write_table(tmp_path, [document("a.py"), document("b.py")], vectors(1))
+    with pytest.raises(StoreError, match=r"'a\.py' comes more than once"):
+        write_table(tmp_path, [document("a.py"), document("a.py")], vectors(2))
+
+
+def test_a_folder_without_a_table_is_damaged_and_is_not_made(tmp_path):
+    with pytest.raises(StoreError, match="build it again"):
+        IndexTable(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_damaged_table_says_so_in_one_line(write, document):
+    table = write([document("a.py")])
+    for path in (table.folder / "documents.lance" / "data").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(StoreError, match="is damaged") as caught:
+        IndexTable(table.folder).documents()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_refuses_is_a_store_error(tmp_path, document, vectors):
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_table(file / "generation", [document("a.py")], vectors(1))

@@ -18,7 +18,9 @@ class Stop:
             self._reason = reason
             self._event.set()
 
-    def __bool__(self) -> bool:
+    @property
+    def is_requested(self) -> bool:
+        """True once a stop was requested."""
         return self._event.is_set()
 
     @property

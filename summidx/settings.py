@@ -129,6 +129,12 @@ class SourceSettings(Group):
     max_file_bytes: int = Field(1_000_000, ge=1, description="Larger files are skipped, in bytes.")
     max_files: int = Field(200_000, ge=1, description="A source with more files than this is refused.")
     max_depth: int = Field(60, ge=1, description="Folders deeper than this are skipped.")
+    max_total_bytes: int = Field(
+        2_000_000_000,
+        ge=1,
+        description="A source with more text than this is refused (it is held in memory), in bytes.",
+        json_schema_extra=unkeyed("past it the source is refused; it never changes rows"),
+    )
 
 
 class ParseSettings(Group):
@@ -190,6 +196,11 @@ class Settings(BaseSettings):
         "summary-index",
         description="Folder under which the indexes lie, one folder per repository.",
         json_schema_extra=unkeyed("where an index lies does not change it"),
+    )
+    repos_root: str = Field(
+        "",
+        description="Folder whose sub-folders that are repositories are built where a run names none.",
+        json_schema_extra=unkeyed("which repositories are built, not what is built of each"),
     )
     levels: tuple[Level, ...] = Field(
         tuple(Level), description="Levels that are summarised and published; `module` is accepted for `directory`."

@@ -1,0 +1,178 @@
+"""The flow `summary-index`, and the command `python flows/build.py` (its options: flows/command.py).
+
+    plan (pin every repository) -> summarize_and_embed_repo for each -> Completed, or Failed with the names that failed
+
+Three ways to start it: the command, a deployment (prefect.yaml), and `from flows.build import summary_index`.
+"""
+
+if __name__ == "__main__":  # before all else: what Prefect and Dask pickle must not be defined in `__main__`
+    from flows.command import main
+
+    main()
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run as this_flow_run
+from prefect.states import Completed, Failed
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
+
+from flows.cluster import check_gpus
+from flows.engines import Run, close_run, open_run, stop_run
+from flows.ledger import crash_unfinished, settle
+from flows.logs import log_file
+from flows.prefect_server import prefect_api, served_flow
+from flows.progress import RepoResult, RunReport, build_report, ending_of, tell_plan, tell_report, tell_result
+from flows.request import BuildRequest
+from flows.results import keep_results_private
+from flows.runner import IndexTaskRunner
+from flows.tasks import REPORT, summarize_and_embed_repo
+from summidx.errors import SummidxError
+from summidx.plan import Plan, PlannedRepo, load_plan, make_plan, write_plan
+from summidx.records import Level, TestsPolicy
+from summidx.settings import Provider, Settings, Stage
+
+RUN_REPORT = TypeAdapter(RunReport)
+"""The report of a run as JSON, and back."""
+
+
+def run_name() -> str:
+    """Name of a flow run: what is built, and when."""
+    parameters = this_flow_run.parameters
+    repos = parameters.get("repos") or []
+    source = parameters.get("repos_root") or parameters.get("repos_file")
+    what = Path(str(source or (repos[0] if repos else "all"))).name
+    more = f" and {len(repos) - 1} more" if not source and len(repos) > 1 else ""
+    return f"{what}{more} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+@served_flow(name="summary-index", flow_run_name=run_name, task_runner=IndexTaskRunner(), on_crashed=[crash_unfinished])
+def summary_index(  # noqa: PLR0913 - the fields of the form
+    *,
+    repos_root: str | None = None,
+    repos: list[str] | None = None,
+    repos_file: str | None = None,
+    index_root: str | None = None,
+    levels: list[Level] | None = None,
+    tests: TestsPolicy | None = None,
+    llm_provider: Provider | None = None,
+    llm_model: str | None = None,
+    llm_base_url: str | None = None,
+    llm_timeout: PositiveFloat | None = None,
+    max_retries: NonNegativeInt | None = None,
+    llm_concurrency: PositiveInt | None = None,
+    summary_language: Annotated[str, Field(min_length=1, max_length=40)] | None = None,
+    embedding_model: str | None = None,
+    num_processes: PositiveInt | None = None,
+    gpu_ids: list[NonNegativeInt] | None = None,
+    force_cpu: bool | None = None,
+    scheduler_address: str | None = None,
+    skip_existing: bool | None = None,
+    retry_degraded: bool | None = None,
+    stage: Stage | None = None,
+) -> State[Any]:
+    """Build a summary index of each repository. What is left empty is the worker's own setting.
+
+    Args:
+        repos_root: Folder of which each sub-folder that is a repository is built.
+        repos: Repositories, each as [NAME=]PATH[@REVISION].
+        repos_file: File of repositories, one a line, as in `repos`.
+        index_root: Folder under which the indexes lie, one folder per repository.
+        levels: Levels that are summarised and published.
+        tests: Test code: one summary per file, as any other code (full), or left out (skip).
+        llm_provider: Who writes the summaries: an OpenAI-compatible server, or nobody (extractive).
+        llm_model: Name under which the server serves the model.
+        llm_base_url: URL of the OpenAI-compatible API, with /v1.
+        llm_timeout: Total time for one call, in seconds.
+        max_retries: How often a call that met a fault of transport is tried again.
+        llm_concurrency: Calls in flight at the endpoint, all workers together.
+        summary_language: Language of the summaries.
+        embedding_model: A sentence-transformers model: id or folder.
+        num_processes: Worker processes; 1 runs in the flow's own process.
+        gpu_ids: GPUs that embed, one worker process each.
+        force_cpu: Embed on the CPU even where there is a GPU.
+        scheduler_address: Address of a Dask scheduler that runs already.
+        skip_existing: Do not build what is verified to be up to date.
+        retry_degraded: Ask again for documents that are degraded.
+        stage: How far to go; `summaries` fills the cache and publishes nothing.
+    """
+    request = BuildRequest.from_parameters(locals())
+    started = time.monotonic()
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or not isinstance(context.task_runner, IndexTaskRunner):
+        raise RuntimeError("summary_index runs as a flow on its own task runner: call it, do not call its function")
+    run_id = str(context.flow_run.id)
+    settings = request.settings()
+    with prefect_api(), log_file(settings.log_dir, f"run-{run_id[:8]}"):
+        check_gpus(settings.cluster)
+        plan = _plan_run(request, settings, run_id)
+        tell_plan(plan, settings.index_root)
+        results = _build(plan, settings, run_id, context.task_runner)
+    report = build_report(
+        flow_run_id=run_id, index_root=settings.index_root, seconds=time.monotonic() - started, results=results
+    )
+    tell_report(report)
+    if report.failed:
+        return Failed(message=report.message())
+    return Completed(message=report.message(), data=RUN_REPORT.dump_python(report, mode="json"))
+
+
+def _plan_run(request: BuildRequest, settings: Settings, run_id: str) -> Plan:
+    """The plan of this flow run: a Retry goes on with the one of its first try."""
+    plan = load_plan(settings.index_root, run_id)
+    if plan is None:
+        plan = make_plan(request.repos(settings), settings)
+        write_plan(plan, settings.index_root, run_id)
+    return plan
+
+
+def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner) -> list[RepoResult]:
+    keep_results_private()
+    run = Run.of(run_id, settings, plan.served_model)
+    open_run(run)
+    runner.prepare(run, up_to_date=[planned.pin.generation for planned in plan.repos if planned.up_to_date])
+    results: list[RepoResult] = []
+    ended = 0
+    try:
+        futures: dict[PrefectFuture[Any], PlannedRepo] = {}
+        for planned in plan.repos:
+            pin = planned.pin
+            future = summarize_and_embed_repo.submit(
+                name=pin.name,
+                source=pin.source,
+                commit=pin.commit,
+                build_key=pin.build_key,
+                generation=pin.generation,
+            )
+            futures[future] = planned
+        states = {}
+        for future, state in runner.drain(futures):
+            result = _result_of(futures[future], state)
+            results.append(result)
+            states[future.task_run_id] = state
+            if not futures[future].up_to_date:
+                ended += 1
+                tell_result(result, ended, len(plan.to_build))
+        settle(states)
+    except BaseException:
+        stop_run(run_id, "the run was interrupted")
+        raise
+    finally:
+        close_run(run_id)
+    return results
+
+
+def _result_of(planned: PlannedRepo, state: State[Any]) -> RepoResult:
+    name, why = planned.pin.name, planned.why
+    if not state.is_completed():
+        error = state.result(raise_on_failure=False)
+        ours = isinstance(error, SummidxError) or state.is_crashed()
+        reason = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
+        return RepoResult(name, "crashed" if state.is_crashed() else "failed", why, reason=reason)
+    report = REPORT.validate_python(state.result())
+    return RepoResult(name, "up_to_date" if state.name == "Cached" else ending_of(report.outcome), why, report)

@@ -1,0 +1,94 @@
+"""The cluster to run on: this process, worker processes, one process per GPU, or a cluster that runs already."""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import dask.config
+from distributed import LocalCluster
+
+from summidx.errors import UsageError
+from summidx.settings import ClusterSettings
+
+DASK_SETTINGS = {
+    # A task whose worker died is not run again beside others: it is known to be lost, and reported.
+    "distributed.scheduler.allowed-failures": 0,
+    # A worker gets a repository when a thread is free, not in advance: the queue stays with the scheduler.
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.work-stealing": False,
+    # torch and its threads do not survive a fork.
+    "distributed.worker.multiprocessing-method": "spawn",
+}
+"""A remote scheduler needs the first three in its own environment."""
+
+HOST = "127.0.0.1"
+DASHBOARD = "127.0.0.1:0"
+"""Not None: then port 8787 is tried, on all interfaces."""
+
+
+def make_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
+    """Start the cluster that the settings ask for, or name the one that runs at `scheduler_address`.
+
+    Raises:
+        UsageError: GPUs are asked for and cannot be used.
+    """
+    if settings.scheduler_address:
+        return nullcontext(settings.scheduler_address)
+    with dask.config.set(DASK_SETTINGS):
+        if settings.gpu_ids and not settings.force_cpu:
+            return _cuda_cluster(settings)
+        in_process = settings.num_processes == 1
+        cluster: AbstractContextManager[Any] = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=settings.num_processes,
+            threads_per_worker=settings.threads_per_worker,
+            processes=not in_process,
+            # The nanny's own limit kills a worker as a poisonous repository would; the kernel decides instead.
+            memory_limit=None,
+            silence_logs=logging.ERROR,
+            dashboard_address=DASHBOARD,
+            # In-process workers talk without sockets, but each serves HTTP, on all interfaces unless it is told not to.
+            **({"worker_dashboard_address": DASHBOARD} if in_process else {"host": HOST}),
+        )
+        return cluster
+
+
+def check_gpus(settings: ClusterSettings) -> None:
+    """Find out before anything is planned whether GPUs that are asked for can be used.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if settings.gpu_ids and not settings.force_cpu and not settings.scheduler_address:
+        _cuda_cluster_class()
+
+
+def _cuda_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
+    ids = list(settings.gpu_ids)
+    try:
+        cluster: AbstractContextManager[Any] = _cuda_cluster_class()(
+            CUDA_VISIBLE_DEVICES=ids,
+            n_workers=len(ids),
+            threads_per_worker=settings.threads_per_worker,
+            memory_limit=None,
+            device_memory_limit=None,
+            silence_logs=logging.ERROR,
+            dashboard_address=DASHBOARD,
+            host=HOST,
+        )
+    except Exception as error:  # NVML, CUDA and Dask each have their own
+        raise UsageError(
+            f"the GPUs {ids} cannot be used ({type(error).__name__}: {error}): check --gpu-ids against nvidia-smi, or "
+            "embed on the CPU with --force-cpu"
+        ) from error
+    return cluster
+
+
+def _cuda_cluster_class() -> Any:  # noqa: ANN401 - a class of a package without types, that may be missing
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise UsageError(
+            f"GPUs are asked for, but dask-cuda cannot be imported ({error}): install summidx[gpu], or embed on the "
+            "CPU with --force-cpu"
+        ) from None
+    return LocalCUDACluster

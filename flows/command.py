@@ -1,0 +1,222 @@
+"""The command `python flows/build.py`: its options, what a person sees, and how it ends.
+
+Exit codes: 0 all built or up to date; 1 some repositories failed; 2 unusable arguments or settings, or no usable LLM;
+130 and 143 after a signal.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from flows.signals import SignalWatch
+from summidx.errors import SummidxError, UsageError
+from summidx.records import TestsPolicy
+from summidx.settings import Provider, Stage, load_settings
+
+FAILED, UNUSABLE = 1, 2
+
+QUIET = {
+    # What Prefect logs of a run goes to its API and to the log file; the terminal shows our lines.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    # Must be set before distributed is imported: it alone cut 72 log lines to 4.
+    "DASK_LOGGING__DISTRIBUTED": "error",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})
+def build(  # noqa: PLR0913 - its options
+    *,
+    repos_root: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Build each sub-folder that is a repository.")
+    ] = None,
+    repo: Annotated[
+        list[str] | None, typer.Option(metavar="[NAME=]PATH[@REVISION]", help="Build this repository; repeatable.")
+    ] = None,
+    repos_file: Annotated[str | None, typer.Option(metavar="FILE", help="File of repositories, one a line.")] = None,
+    index_root: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder under which the indexes lie. [default: summary-index]")
+    ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Levels to publish. [default: function,class,file,directory,repo]"),
+    ] = None,
+    tests: Annotated[TestsPolicy | None, typer.Option(help="What happens to test code. [default: file]")] = None,
+    llm_provider: Annotated[
+        Provider | None, typer.Option(help="Who writes the summaries. [default: extractive, which needs no LLM]")
+    ] = None,
+    llm_model: Annotated[str | None, typer.Option(help="Name under which the server serves the model.")] = None,
+    llm_base_url: Annotated[
+        str | None, typer.Option(help="URL of the OpenAI-compatible API, with /v1. [default: $OPENAI_BASE_URL]")
+    ] = None,
+    llm_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Total time for one call. [default: 300]")
+    ] = None,
+    max_retries: Annotated[
+        int | None, typer.Option(metavar="N", help="Tries after a fault of transport. [default: 3]")
+    ] = None,
+    llm_concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="Calls in flight, all workers together. [default: 256]")
+    ] = None,
+    summary_language: Annotated[str | None, typer.Option(help="Language of the summaries. [default: English]")] = None,
+    embedding_model: Annotated[
+        str | None, typer.Option(help="sentence-transformers model: id or folder. [default: all-MiniLM-L6-v2]")
+    ] = None,
+    num_processes: Annotated[
+        int | None, typer.Option(metavar="N", help="Worker processes; 1 runs in this process. [default: 1]")
+    ] = None,
+    gpu_ids: Annotated[
+        str | None, typer.Option(metavar="IDS", help="GPUs that embed, one worker process each: 0,1,2,3")
+    ] = None,
+    force_cpu: Annotated[
+        bool | None, typer.Option("--force-cpu", help="Embed on the CPU even where there is a GPU.")
+    ] = None,
+    scheduler_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler.")
+    ] = None,
+    skip_existing: Annotated[
+        bool | None, typer.Option("--skip-existing/--no-skip-existing", help="Skip what is up to date. [default: on]")
+    ] = None,
+    retry_degraded: Annotated[
+        bool | None, typer.Option("--retry-degraded", help="Ask again for documents that are degraded.")
+    ] = None,
+    stage: Annotated[
+        Stage | None, typer.Option(help="`summaries` fills the cache and publishes nothing. [default: both]")
+    ] = None,
+    log_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the logs. [default: logs/summary_index]")
+    ] = None,
+    cache_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="sqlite:///FILE or postgresql+psycopg://...")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the run's report as JSON, and nothing else, on standard output.")
+    ] = False,
+) -> int:
+    """Build a summary index of each repository. What is up to date is skipped; what failed is tried again."""
+    parameters: dict[str, Any] = {
+        "repos_root": repos_root and str(Path(repos_root).absolute()),
+        "repos": repo,
+        "repos_file": repos_file and str(Path(repos_file).absolute()),
+        "index_root": index_root,
+        "levels": _levels(levels),
+        "tests": tests,
+        "llm_provider": llm_provider,
+        "llm_model": llm_model,
+        "llm_base_url": llm_base_url,
+        "llm_timeout": llm_timeout,
+        "max_retries": max_retries,
+        "llm_concurrency": llm_concurrency,
+        "summary_language": summary_language,
+        "embedding_model": embedding_model,
+        "num_processes": num_processes,
+        "gpu_ids": _gpu_ids(gpu_ids),
+        "force_cpu": force_cpu,
+        "scheduler_address": scheduler_address,
+        "skip_existing": skip_existing,
+        "retry_degraded": retry_degraded,
+        "stage": stage,
+    }
+    # Not as parameters: those are shown to everybody who may see the run, and a database's URL holds its password.
+    for variable, value in (("SUMMIDX_LOG_DIR", log_dir), ("SUMMIDX_CACHE__URL", cache_url)):
+        if value:
+            os.environ[variable] = value
+    _refuse_unusable(parameters)
+    return _run(parameters, as_json=as_json)
+
+
+def main() -> NoReturn:
+    """Run the command, and exit."""
+    _leave_own_folder()
+    watch = SignalWatch()
+    try:
+        code = app(standalone_mode=False)
+    except SummidxError as error:
+        code = _refuse(error)
+    except typer.TyperException as error:
+        code = _refuse(f"{error.format_message()} (see --help)")
+    except (KeyboardInterrupt, SystemExit, typer.Abort) as ended:
+        if not watch.signal:
+            raise SystemExit(getattr(ended, "code", FAILED)) from None
+        code = 128 + watch.signal
+        name = signal.Signals(watch.signal).name
+        _say(f"interrupted ({name}): what is finished is kept, the same command goes on from here")
+    watch.disarm()
+    sys.exit(code)
+
+
+def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    signal.signal(signal.SIGTERM, _terminate)
+    from flows.build import RUN_REPORT, summary_index
+    from flows.progress import listening
+    from flows.terminal import Terminal
+
+    terminal = Terminal(sys.stderr if as_json else sys.stdout)
+    with listening(terminal):
+        state = summary_index(
+            **{name: value for name, value in parameters.items() if value is not None}, return_state=True
+        )
+    report = terminal.report
+    if report is None:
+        error = state.result(raise_on_failure=False)
+        if isinstance(error, SummidxError):
+            raise error
+        log_dir = load_settings().log_dir
+        _say(f"error: the run failed: {type(error).__name__}: {error}; its log is in {log_dir}, please report it")
+        return FAILED
+    if as_json:
+        json.dump(RUN_REPORT.dump_python(report, mode="json"), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    for failure in report.failures():
+        sys.stderr.write(f"{failure.line()}\n")
+    return FAILED if report.failed else 0
+
+
+def _refuse_unusable(parameters: dict[str, Any]) -> None:
+    """Find what is wrong with arguments and settings now, before a server and a flow run are started for them."""
+    from flows.request import BuildRequest
+
+    request = BuildRequest.from_parameters(parameters)
+    request.repos(request.settings())
+
+
+def _levels(names: str | None) -> list[str] | None:
+    if names is None:
+        return None
+    return [level.value for level in load_settings({"levels": names}).levels]
+
+
+def _gpu_ids(ids: str | None) -> list[int] | None:
+    if ids is None:
+        return None
+    try:
+        return [int(gpu) for gpu in ids.split(",")]
+    except ValueError:
+        raise UsageError(f"--gpu-ids {ids!r} is no list of numbers: write it as 0,1,2,3") from None
+
+
+def _refuse(why: object) -> int:
+    _say(f"error: {why}")
+    return UNUSABLE
+
+
+def _say(what: str) -> None:
+    sys.stderr.write(" ".join(what.split()) + "\n")
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:  # noqa: ARG001 - the signature is Python's
+    raise SystemExit(128 + signum)
+
+
+def _leave_own_folder() -> None:
+    """Python puts a script's folder first in the search path: there, `tasks` or `logs` would be modules of ours."""
+    folder = str(Path(__file__).resolve().parent)
+    sys.path[:] = [entry for entry in sys.path if str(Path(entry).resolve()) != folder]

@@ -1,0 +1,149 @@
+"""The engine of each run in this process, and how a worker process comes by it.
+
+A worker process learns the settings of a run from a Dask plugin. Secrets do not travel: they are read where they are
+used, from the process's own environment.
+"""
+
+import asyncio
+import json
+import os
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distributed import Worker, WorkerPlugin
+from prefect.logging.configuration import setup_logging
+
+from flows.logs import log_file
+from summidx.errors import UsageError
+from summidx.settings import Settings, load_settings
+from summidx.summarizers import ServedModel
+
+if TYPE_CHECKING:
+    from summidx.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a process must know to build for a flow run. Nothing in it is secret."""
+
+    run_id: str
+    settings_json: str
+    served_model: ServedModel | None
+
+    @classmethod
+    def of(cls, run_id: str, settings: Settings, served_model: ServedModel | None) -> "Run":
+        """Describe flow run `run_id`."""
+        # A database's URL holds its password: each process reads it where it reads the API key.
+        return cls(run_id, settings.model_dump_json(exclude={"cache": {"url"}}), served_model)
+
+    def settings(self) -> Settings:
+        """The run's settings, its secrets from this process's environment."""
+        return load_settings(json.loads(self.settings_json))
+
+
+class RunEngine:
+    """The engine of one run in this process: made when first asked for, shared by all threads."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._engine: Engine | None = None
+        self._stopped = ""
+        self._lock = threading.Lock()
+
+    def get(self) -> "Engine":
+        """The engine."""
+        from summidx.engine import Engine
+
+        with self._lock:
+            if self._engine is None:
+                self._engine = Engine(self.run.settings(), served_model=self.run.served_model)
+                if self._stopped:
+                    self._engine.stop.request(self._stopped)
+            return self._engine
+
+    def stop(self, reason: str) -> None:
+        """Tell every step that runs here to end."""
+        with self._lock:
+            self._stopped = self._stopped or reason
+            if self._engine is not None:
+                self._engine.stop.request(reason)
+
+    def close(self) -> None:
+        """Stop what runs and free what the engine holds; there may be none."""
+        self.stop("the run has ended")
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+
+_runs: dict[str, RunEngine] = {}
+_lock = threading.Lock()
+
+
+def open_run(run: Run) -> bool:
+    """Make the run known in this process; False if it was already."""
+    with _lock:
+        if run.run_id in _runs:
+            return False
+        _runs[run.run_id] = RunEngine(run)
+        return True
+
+
+def engine_of(run_id: str) -> "Engine":
+    """The engine for flow run `run_id` in this process.
+
+    Raises:
+        UsageError: the run is not known here.
+    """
+    with _lock:
+        run_engine = _runs.get(run_id)
+    if run_engine is None:
+        raise UsageError(f"flow run {run_id} is not known in this process; start repositories through summary-index")
+    return run_engine.get()
+
+
+def stop_run(run_id: str, reason: str) -> None:
+    """Tell every step of the run in this process to end."""
+    with _lock:
+        run_engine = _runs.get(run_id)
+    if run_engine is not None:
+        run_engine.stop(reason)
+
+
+def close_run(run_id: str) -> None:
+    """Forget the run and free its engine, if it has one."""
+    with _lock:
+        run_engine = _runs.pop(run_id, None)
+    if run_engine is not None:
+        run_engine.close()
+
+
+class RunPlugin(WorkerPlugin):
+    """Makes a run known in every worker process, those that are started again included."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.name = f"summidx-{run.run_id}"
+        self._resources = ExitStack()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Only what may travel."""
+        return {"run": self.run, "name": self.name}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _resources=ExitStack())
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - the signature is Dask's
+        """Called in the worker process."""
+        if open_run(self.run):
+            setup_logging()  # Prefect would do it at the first task, and drop the handler below
+            self._resources.enter_context(log_file(self.run.settings().log_dir, f"worker-{os.getpid()}"))
+            self._resources.callback(close_run, self.run.run_id)
+
+    async def teardown(self, worker: Worker) -> None:  # noqa: ARG002
+        """Called in the worker process when it closes, before its threads are waited for."""
+        stop_run(self.run.run_id, "the run has ended")
+        await asyncio.to_thread(self._resources.close)

@@ -1,0 +1,38 @@
+"""Where the log of a run goes: one file for the run itself, one for each of its worker processes."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from summidx.errors import UsageError
+
+FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+OURS = ("summidx", "flows")
+
+
+@contextmanager
+def log_file(log_dir: str, name: str) -> Iterator[Path]:
+    """Write what is logged in this process to a new file in `log_dir` for the duration of the block.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    path = Path(log_dir) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UsageError(
+            f"the log folder {log_dir} cannot be written ({error.strerror}): name another with --log-dir"
+        ) from None
+    handler.setFormatter(logging.Formatter(FORMAT))
+    for ours in OURS:
+        logging.getLogger(ours).setLevel(logging.INFO)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield path
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

@@ -1,0 +1,168 @@
+"""What a run tells while it goes, and its report at the end.
+
+Every line goes to the flow run's log, and so to the Prefect UI; where a person started the run in a terminal
+(`listening`), the same lines appear there.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from prefect import get_run_logger
+
+from summidx.plan import Plan
+from summidx.records import BuildReport, Outcome, Status, count_where
+
+NAMES_SHOWN = 8
+
+Ending = Literal["built", "up_to_date", "superseded", "summarized", "failed", "crashed"]
+
+
+@dataclass(frozen=True, slots=True)
+class RepoResult:
+    """How one repository ended in this run. `report` is None where it failed; `reason` then says why."""
+
+    name: str
+    ending: Ending
+    why: str
+    """Why the plan had it built, or `up to date`."""
+    report: BuildReport | None = None
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """True where there is no index of what was asked for."""
+        return self.report is None
+
+    @property
+    def documents(self) -> int:
+        """Documents of its index, those that failed included."""
+        return count_where(self.report.counts) if self.report else 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of its build, all steps."""
+        return sum(self.report.usage.durations_s.values()) if self.report and self.ending != "up_to_date" else 0.0
+
+    def line(self) -> str:
+        """One line for a person."""
+        if self.report is None:
+            return f"{self.name}: {self.ending}: {self.reason}"
+        parts = [f"{self.documents} documents", f"{self.seconds:.1f} s"]
+        unusual = {
+            status: count_where(self.report.counts, status=status) for status in (Status.DEGRADED, Status.FAILED)
+        }
+        parts.extend(f"{n} {status}" for status, n in unusual.items() if n)
+        return f"{self.name}: {self.ending.replace('_', ' ')}, {', '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """The result of a run: what the flow returns, and what `--json` prints."""
+
+    flow_run_id: str
+    index_root: str
+    seconds: float
+    built: int
+    up_to_date: int
+    failed: int
+    repositories: tuple[RepoResult, ...] = field(default=())
+
+    def failures(self) -> tuple[RepoResult, ...]:
+        """The repositories that failed."""
+        return tuple(each for each in self.repositories if each.failed)
+
+    def message(self) -> str:
+        """One line: the message of the flow run's final state."""
+        total = len(self.repositories)
+        if failures := self.failures():
+            return f"{len(failures)}/{total} repositories failed: {_names([each.name for each in failures])}"
+        return f"{_repositories(total)}: {self.built} built, {self.up_to_date} up to date"
+
+
+def build_report(*, flow_run_id: str, index_root: str, seconds: float, results: Sequence[RepoResult]) -> RunReport:
+    """Count what ended how."""
+    return RunReport(
+        flow_run_id=flow_run_id,
+        index_root=index_root,
+        seconds=round(seconds, 3),
+        built=sum(not each.failed and each.ending != "up_to_date" for each in results),
+        up_to_date=sum(each.ending == "up_to_date" for each in results),
+        failed=sum(each.failed for each in results),
+        repositories=tuple(sorted(results, key=lambda each: each.name)),
+    )
+
+
+def ending_of(outcome: Outcome) -> Ending:
+    """The ending of a repository whose task returned a report."""
+    endings: dict[Outcome, Ending] = {
+        Outcome.BUILT: "built",
+        Outcome.UP_TO_DATE: "up_to_date",
+        Outcome.SUPERSEDED: "superseded",
+        Outcome.SUMMARIZED: "summarized",
+    }
+    return endings[outcome]
+
+
+class Listener(Protocol):
+    """Somebody in front of a terminal, or a program, that follows a run in this process."""
+
+    def tell(self, line: str) -> None:
+        """Show a line."""
+        ...
+
+    def ended(self, report: RunReport) -> None:
+        """Take the report."""
+        ...
+
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Let `listener` follow the runs of the block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def tell_plan(plan: Plan, index_root: str) -> None:
+    """Say what will be done."""
+    to_build = plan.to_build
+    _tell(f"{len(to_build)} to build, {len(plan.repos) - len(to_build)} up to date, under {index_root}")
+    for planned in to_build[:NAMES_SHOWN]:
+        _tell(f"  {planned.pin.name}: {planned.why}")
+    if len(to_build) > NAMES_SHOWN:
+        _tell(f"  and {len(to_build) - NAMES_SHOWN} more")
+
+
+def tell_result(result: RepoResult, ended: int, total: int) -> None:
+    """Say how one repository ended: the `ended`th of the `total` that were to build."""
+    _tell(f"[{ended}/{total}] {result.line()}")
+
+
+def tell_report(report: RunReport) -> None:
+    """Hand over the report."""
+    get_run_logger().info(report.message())
+    if listener := _listener.get():
+        listener.ended(report)
+
+
+def _tell(line: str) -> None:
+    get_run_logger().info(line)
+    if listener := _listener.get():
+        listener.tell(line)
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _repositories(n: int) -> str:
+    return "1 repository" if n == 1 else f"{n} repositories"

@@ -1,0 +1,94 @@
+"""What a run is asked to do: the flow's parameters, turned into repositories and settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from summidx import sources
+from summidx.errors import UsageError
+from summidx.records import RepoRef
+from summidx.settings import Settings, load_settings
+
+SETTINGS = {
+    "index_root": "index_root",
+    "levels": "levels",
+    "tests": "tests",
+    "llm_provider": "llm.provider",
+    "llm_model": "llm.model",
+    "llm_base_url": "llm.base_url",
+    "llm_timeout": "llm.timeout_s",
+    "max_retries": "llm.max_retries",
+    "llm_concurrency": "llm.concurrency",
+    "summary_language": "llm.summary_language",
+    "embedding_model": "embedding.model",
+    "num_processes": "cluster.num_processes",
+    "gpu_ids": "cluster.gpu_ids",
+    "force_cpu": "cluster.force_cpu",
+    "scheduler_address": "cluster.scheduler_address",
+    "skip_existing": "skip_existing",
+    "retry_degraded": "retry_degraded",
+    "stage": "stage",
+}
+"""The setting that each parameter goes before."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What was asked for. A setting that is not in `overrides` is taken from environment, file or default."""
+
+    repos_root: str
+    specs: tuple[str, ...]
+    repos_file: str
+    overrides: Mapping[str, Any]
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> "BuildRequest":
+        """Read the flow's parameters; None and "" (an empty field of a form) mean: not given."""
+        given = {name: value for name, value in parameters.items() if value is not None and value != ""}
+        overrides: dict[str, Any] = {}
+        for name, setting in SETTINGS.items():
+            if name in given:
+                group, _, field = setting.rpartition(".")
+                (overrides.setdefault(group, {}) if group else overrides)[field] = given[name]
+        return cls(
+            repos_root=given.get("repos_root", ""),
+            specs=tuple(given.get("repos", ())),
+            repos_file=given.get("repos_file", ""),
+            overrides=overrides,
+        )
+
+    def settings(self) -> Settings:
+        """The settings, with paths that mean the same in every process.
+
+        Raises:
+            UsageError: they cannot be used.
+        """
+        settings = load_settings(self.overrides)
+        paths = {name: str(Path(getattr(settings, name)).absolute()) for name in ("index_root", "log_dir")}
+        return settings.model_copy(update=paths)
+
+    def repos(self, settings: Settings) -> list[RepoRef]:
+        """The repositories that are asked for; where none is named, those under the setting `repos_root`.
+
+        Raises:
+            UsageError: there is none, or a name cannot be used.
+        """
+        specs = [*self.specs, *_read_specs(self.repos_file)]
+        root = self.repos_root or ("" if specs else settings.repos_root)
+        refs = [*(sources.discover(root) if root else ()), *map(sources.parse_spec, specs)]
+        if not refs:
+            where = f"no sub-folder of {root} is a repository" if root else "no repository is named"
+            raise UsageError(f"{where}, so there is nothing to build: use --repos-root, --repo or --repos-file")
+        sources.check_names(refs)
+        return refs
+
+
+def _read_specs(path: str) -> list[str]:
+    if not path:
+        return []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the file of repositories {path} cannot be read ({error}): name another") from None
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -1,0 +1,129 @@
+"""Our DaskTaskRunner: a cluster that starts when first needed, a lane beside it, true states for what was killed."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any, Self
+
+from distributed import as_completed
+from prefect import Task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import RunInput, State
+from prefect.exceptions import ObjectNotFound
+from prefect.futures import PrefectFuture
+from prefect.states import Crashed
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
+
+from flows.cluster import make_cluster
+from flows.engines import Run, RunPlugin
+from summidx.errors import UsageError
+
+LANE_THREADS = 4
+WORKER_TIMEOUT_S = 60.0
+
+
+class IndexTaskRunner(DaskTaskRunner):
+    """Runs what must be built on a Dask cluster, and what is up to date on a few threads of this process.
+
+    The cluster starts with the first repository that must be built: a run with nothing to do starts none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(cluster_class=self._make_cluster)
+        self._lane: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=LANE_THREADS)
+        self._run: Run | None = None
+        self._up_to_date: frozenset[str] = frozenset()
+        self._plugin: RunPlugin | None = None
+
+    def prepare(self, run: Run, up_to_date: Iterable[str]) -> None:
+        """Say what is run, and the generations of the repositories for which nothing is to be done."""
+        self._run = run
+        self._up_to_date = frozenset(up_to_date)
+
+    def duplicate(self) -> "IndexTaskRunner":
+        """A new runner; Prefect runs each flow on one."""
+        return type(self)()
+
+    def submit(  # type: ignore[override]  # a future of either kind
+        self,
+        task: Task[Any, Any],
+        parameters: dict[str, Any],
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: dict[str, set[RunInput]] | None = None,
+    ) -> PrefectFuture[Any]:
+        """Submit one repository to the cluster, or to the lane if it is up to date."""
+        if parameters.get("generation") in self._up_to_date:
+            return self._lane.submit(task, parameters, wait_for, dependencies)
+        self._prepare_workers()
+        future: PrefectFuture[Any] = super().submit(task, parameters, None, dependencies)
+        return future
+
+    def drain(self, futures: Iterable[PrefectFuture[Any]]) -> Iterator[tuple[PrefectFuture[Any], State[Any]]]:
+        """Yield each future with its final state, as they end.
+
+        A future whose worker died never reaches a final state by itself: its task run is set to Crashed here.
+        """
+        on_cluster = {future.wrapped_future.key: future for future in futures if isinstance(future, PrefectDaskFuture)}
+        for future in futures:
+            if not isinstance(future, PrefectDaskFuture):
+                future.wait()
+                yield future, future.state
+        if not on_cluster:
+            return
+        wrapped = [future.wrapped_future for future in on_cluster.values()]
+        ended = as_completed(wrapped, loop=self.client.loop)  # type: ignore[no-untyped-call]
+        for dask_future in ended:
+            future = on_cluster.pop(dask_future.key)
+            future.wait()  # swallows what Dask raises, a killed worker included
+            state = future.state
+            if not state.is_final():
+                state = self._set_crashed(future, dask_future)
+            dask_future.release()  # else what this worker finished runs again when the worker dies
+            yield future, state
+
+    def __enter__(self) -> Self:
+        """Start; neither cluster nor thread is made yet."""
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self._lane.__enter__()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        """Close the lane, then the cluster; what still runs there is told to stop."""
+        self._lane.__exit__(*args)
+        if self._plugin is not None:
+            with suppress(Exception):  # a scheduler that is gone has no plugin left to remove
+                self.client.unregister_worker_plugin(self._plugin.name)  # type: ignore[no-untyped-call]
+        super().__exit__(*args)
+
+    def _make_cluster(self) -> Any:  # noqa: ANN401 - a cluster, or the address of one
+        return make_cluster(self._prepared.settings().cluster)
+
+    def _prepare_workers(self) -> None:
+        if self._plugin is not None:
+            return
+        address = self._prepared.settings().cluster.scheduler_address
+        if address:
+            try:
+                self.client.wait_for_workers(1, timeout=WORKER_TIMEOUT_S)
+            except (OSError, TimeoutError):
+                raise UsageError(
+                    f"no worker at the Dask scheduler {address} within {WORKER_TIMEOUT_S:.0f} s, so nothing can be "
+                    "built: start workers, or leave --scheduler-address out"
+                ) from None
+        plugin = RunPlugin(self._prepared)
+        self.client.register_plugin(plugin)
+        self._plugin = plugin
+
+    @property
+    def _prepared(self) -> Run:
+        if self._run is None:
+            raise RuntimeError("prepare() comes before the first submit()")
+        return self._run
+
+    def _set_crashed(self, future: PrefectFuture[Any], dask_future: Any) -> State[Any]:  # noqa: ANN401 - no types
+        error = dask_future.exception() if dask_future.status == "error" else None
+        reason = f"{type(error).__name__}: {error}" if error is not None else f"its future was {dask_future.status}"
+        crashed: State[Any] = Crashed(message=f"its worker process died while it ran ({reason})")
+        with get_client(sync_client=True) as client, suppress(ObjectNotFound):  # a run that never started has no record
+            client.set_task_run_state(future.task_run_id, crashed, force=True)
+        return crashed

@@ -1,0 +1,64 @@
+"""What a person in front of a terminal sees of a run."""
+
+import os
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.progress import RunReport
+
+ROWS = 20
+"""More up-to-date repositories than this are counted, not listed."""
+
+
+class Terminal:
+    """Writes a run's lines, and at its end a table of what was done and where it lies."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.report: RunReport | None = None
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+
+    def tell(self, line: str) -> None:
+        """Show a line."""
+        self._console.print(Text(line))
+
+    def ended(self, report: RunReport) -> None:
+        """Take the report, and show it."""
+        self.report = report
+        self._console.print(render_table(report))
+        self.tell(f"{report.message()} in {report.seconds:.0f} s")
+        self.tell(f"Indexes: {report.index_root}")
+        if any(each.report is not None and each.ending != "summarized" for each in report.repositories):
+            self.tell(f'Next:    summidx search "where do we retry" --index-root {_short(report.index_root)}')
+        if report.failed:
+            self.tell("The same command builds only what failed.")
+
+
+def render_table(report: RunReport) -> Table:
+    """What was done with each repository."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("repository", overflow="fold")
+    table.add_column("outcome")
+    for column in ("documents", "LLM calls", "cache hits", "seconds"):
+        table.add_column(column, justify="right")
+    for each in report.repositories:
+        if each.ending == "up_to_date" and report.up_to_date > ROWS:
+            continue
+        worked = each.report is not None and each.ending != "up_to_date"
+        usage = each.report.usage if each.report is not None and worked else None
+        table.add_row(
+            Text(each.name),
+            each.ending.replace("_", " "),
+            str(each.documents) if each.report else "",
+            str(usage.llm_calls) if usage else "",
+            str(usage.cache_hits) if usage else "",
+            f"{each.seconds:.1f}" if usage else "",
+        )
+    return table
+
+
+def _short(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative

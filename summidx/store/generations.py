@@ -160,6 +160,18 @@ class IndexRoot:
             )
         return manifest
 
+    def require_manifest(self, name: str) -> Manifest:
+        """The manifest of the published index.
+
+        Raises:
+            UnknownIndex: there is none; the message names what there is.
+            StoreError: CURRENT is corrupt, or that of another index.
+        """
+        manifest = self.read_manifest(name)
+        if manifest is None:
+            raise UnknownIndex(f"there is no index {name!r} under {self.path}; {self.describe_names()}")
+        return manifest
+
     def find_manifest(self, name: str) -> Manifest | None:
         """As `read_manifest`, but None where CURRENT is corrupt: for builders, who replace it."""
         try:
@@ -197,13 +209,13 @@ class IndexRoot:
         """
         from summidx.store.tables import IndexTable
 
-        manifest = self._require_manifest(name)
+        manifest = self.require_manifest(name)
         while True:
             try:
                 return PublishedIndex(name, manifest, IndexTable(self.generation_folder(name, manifest)))
             except StoreError:
                 # two publishes since CURRENT was read: the generation was swept before it could be opened
-                latest = self._require_manifest(name)
+                latest = self.require_manifest(name)
                 if latest.publish_id == manifest.publish_id:
                     raise
                 manifest = latest
@@ -301,12 +313,6 @@ class IndexRoot:
     def generation_folder(self, name: str, manifest: Manifest) -> Path:
         """Folder of the generation that a manifest names."""
         return self.index_folder(name) / "generations" / f"{manifest.generation}.{manifest.publish_id}"
-
-    def _require_manifest(self, name: str) -> Manifest:
-        manifest = self.read_manifest(name)
-        if manifest is None:
-            raise UnknownIndex(f"there is no index {name!r} under {self.path}; {self.describe_names()}")
-        return manifest
 
     def describe_names(self) -> str:
         """What there is, in words, for a message to who asked for something else."""

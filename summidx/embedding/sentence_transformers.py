@@ -72,6 +72,8 @@ class SentenceTransformersEmbedder:
         """
         if not texts:
             return Vectors(np.zeros((0, self._dim), dtype=np.float32))
+        # Lone surrogates, of which a tokenizer knows nothing, become "?".
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
         try:
             batches = list(build_batches(self._lengths(texts), self._batch_tokens))
             parts = self._pool.map(lambda batch: self._encode([texts[i] for i in batch], input_type), batches)

@@ -1,0 +1,57 @@
+"""Pure: units and what became of them, as the rows of an index."""
+
+import hashlib
+from collections.abc import Mapping
+
+from summidx.hierarchy import Tree
+from summidx.records import Document, Level, Status, Summary, Unit, UnitFailure
+from summidx.store.tokenize import build_search_text
+
+
+def build_documents(
+    tree: Tree, outcomes: Mapping[str, Summary | UnitFailure], levels: frozenset[Level]
+) -> tuple[Document, ...]:
+    """One document for each unit of `levels`, in printing order of the tree."""
+    return tuple(build_document(unit, outcomes[unit.id]) for unit in tree.units.values() if unit.level in levels)
+
+
+def build_document(unit: Unit, outcome: Summary | UnitFailure) -> Document:
+    """The row of one unit. A failed one has no summary and no origin, and its reason names the error."""
+    summary = outcome if isinstance(outcome, Summary) else None
+    failure = outcome if isinstance(outcome, UnitFailure) else None
+    text = summary.text if summary else ""
+    keywords = summary.keywords if summary else ()
+    return Document(
+        id=unit.id,
+        level=unit.level,
+        path=unit.path,
+        name=unit.name,
+        qualified_name=unit.qualified_name,
+        language=unit.language,
+        start_line=unit.start_line,
+        end_line=unit.end_line,
+        signature=unit.signature,
+        summary=text,
+        keywords=keywords,
+        imports=unit.imports,
+        calls=unit.calls,
+        called_by=unit.called_by,
+        status=summary.status if summary else Status.FAILED,
+        origin=summary.origin if summary else None,
+        reason=f"{failure.error}: {failure.message}" if failure else summary.reason if summary else "",
+        truncated=summary.truncated if summary else False,
+        is_test=unit.is_test,
+        is_secondary=unit.is_secondary,
+        content_hash=hashlib.sha256(unit.own_source.encode("utf-8", "surrogatepass")).hexdigest(),
+        summary_key=summary.key if summary else "",
+        model=summary.model if summary else "",
+        prompt_version=summary.prompt_version if summary else "",
+        tokens_in=summary.tokens_in if summary else 0,
+        tokens_out=summary.tokens_out if summary else 0,
+        search_text=build_search_text(unit, text, keywords),
+    )
+
+
+def embedding_text(document: Document) -> str:
+    """What a document's vector stands for: `qualified name: summary`; its signature where it has no summary."""
+    return f"{document.qualified_name}: {document.summary or document.signature}"

@@ -1,0 +1,187 @@
+"""What one worker process owns once: the LLM's event loop, the embedding thread, the cache; and Stop.
+
+Repository threads submit work here and wait. `index_repo(pinned, engine)` is their only entrance.
+"""
+
+import asyncio
+import itertools
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+
+from summidx.answers import Answers
+from summidx.cache import Cache
+from summidx.embedding import Embedder
+from summidx.embedding.models import ResolvedModel, load_embedder, resolve_model
+from summidx.gate import CallGate
+from summidx.hierarchy import Tree
+from summidx.keys import build_key, vector_key
+from summidx.records import Summary, UnitFailure, Vectors
+from summidx.settings import Settings
+from summidx.stop import Stop
+from summidx.summarize import SummaryPolicy, SummaryUsage, Walk
+from summidx.summarizers import ServedModel, Summarizer
+from summidx.summarizers.select import make_summarizer
+
+EMBED_SLICE = 256
+"""Texts handed to the embedding thread at once: the embedder sorts by length what it is given, other repositories take
+turns between slices, and a stop is seen between them."""
+POLL_S = 0.2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Summarized:
+    """The outcome of a repository's walk."""
+
+    outcomes: Mapping[str, Summary | UnitFailure]
+    usage: SummaryUsage
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors in the order of the texts, and how many of their distinct texts were embedded now."""
+
+    vectors: Vectors
+    embedded: int
+    reused: int
+
+
+class Engine:
+    """One per worker process, shared by its repository threads. Everything heavy is made when first needed."""
+
+    def __init__(self, settings: Settings, *, served_model: ServedModel | None = None) -> None:
+        self.settings = settings
+        self.stop = Stop()
+        self._served_model = served_model
+        self._orders = itertools.count()
+        self._lock = threading.RLock()
+        self._io = ThreadPoolExecutor(1, thread_name_prefix="summidx-cache")
+        self._embedding = ThreadPoolExecutor(1, thread_name_prefix="summidx-embedding")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: threading.Thread | None = None
+
+    @cached_property
+    def summarizer(self) -> Summarizer:
+        """Who answers requests for summaries."""
+        return make_summarizer(self.settings.llm, self._served_model)
+
+    @cached_property
+    def embedding_model(self) -> ResolvedModel:
+        """Which model embeds; resolving it loads nothing."""
+        return resolve_model(self.settings.embedding)
+
+    @cached_property
+    def cache(self) -> Cache:
+        """The cache of summaries and vectors."""
+        return Cache(self.settings.cache_url)
+
+    @cached_property
+    def _gate(self) -> CallGate:
+        workers = max(self.settings.cluster.num_processes, len(self.settings.cluster.gpu_ids))
+        return CallGate(max(1, self.settings.llm.concurrency // workers))
+
+    @cached_property
+    def _answers(self) -> Answers:
+        return Answers(self.cache, self._io, retry_degraded=self.settings.retry_degraded)
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        """Loaded in the embedding thread, and only when a text has no vector yet."""
+        cluster = self.settings.cluster
+        cores = len(os.sched_getaffinity(0))
+        share = max(1, cores // max(1, cluster.num_processes)) if not cluster.scheduler_address else None
+        return load_embedder(self.settings.embedding, force_cpu=cluster.force_cpu, cpu_threads=share)
+
+    def build_key(self, tree: str) -> str:
+        """Key of the index of a source whose content has the fingerprint `tree`, under this engine's settings."""
+        with self._lock:
+            summarizer, embedding_model = self.summarizer.identity, self.embedding_model.identity
+        return build_key(tree, self.settings, summarizer=summarizer, embedding_model=embedding_model)
+
+    def summarize(self, tree: Tree) -> Summarized:
+        """Summarise every unit of `tree`; blocks the calling thread.
+
+        Raises:
+            Stopped: the run was told to stop.
+            LLMError: no call can succeed (`Unauthorised`, `UnknownModel`).
+            CacheError: the cache failed.
+        """
+        policy = SummaryPolicy(frozenset(self.settings.levels), self.settings.tests)
+        with self._lock:  # the parts are made once, whichever thread comes first
+            walk = Walk(tree, policy, self.summarizer, self._answers, self._gate, self.stop, order=next(self._orders))
+        outcomes = self._wait(asyncio.run_coroutine_threadsafe(walk.run(), self._running_loop()))
+        return Summarized(outcomes, walk.usage)
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Embed `texts`, one row each, in their order; what the cache has is not embedded again.
+
+        Raises:
+            Stopped: the run was told to stop.
+            EmbeddingError: the model cannot be loaded or failed.
+            CacheError: the cache failed.
+        """
+        with self._lock:
+            identity, cache = self.embedding_model.identity, self.cache
+        keys = {text: vector_key(text, identity) for text in texts}
+        known = dict(cache.get_vectors(list(keys.values())))
+        missing = sorted((text for text, key in keys.items() if key not in known), key=lambda text: (len(text), text))
+        for start in range(0, len(missing), EMBED_SLICE):
+            self.stop.check()
+            part = missing[start : start + EMBED_SLICE]
+            vectors = self._wait(self._embedding.submit(self._embed_now, part))
+            new = {keys[text]: vectors.values[row] for row, text in enumerate(part)}
+            known.update(cache.put_vectors(new, model=identity))
+        rows = np.stack([known[keys[text]] for text in texts]).astype(np.float32, copy=False)
+        return Embedded(Vectors(rows), embedded=len(missing), reused=len(keys) - len(missing))
+
+    def close(self) -> None:
+        """Stop what runs and free threads and connections. The engine cannot be used again."""
+        self.stop.request("the engine was closed")
+        with self._lock:
+            loop, self._loop = self._loop, None
+            if loop is not None and self._loop_thread is not None:
+                asyncio.run_coroutine_threadsafe(self._close_clients(), loop).result()
+                loop.call_soon_threadsafe(loop.stop)
+                self._loop_thread.join()
+                loop.close()
+        self._embedding.shutdown(cancel_futures=True)
+        self._io.shutdown(cancel_futures=True)
+        if "cache" in self.__dict__:
+            self.cache.close()
+
+    def _embed_now(self, texts: Sequence[str]) -> Vectors:
+        return self._embedder.embed(texts, input_type="document")
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._loop_thread = threading.Thread(target=self._loop.run_forever, name="summidx-llm", daemon=True)
+                self._loop_thread.start()
+            return self._loop
+
+    def _wait(self, future: Future[T]) -> T:
+        """The future's result; gives it up as soon as a stop is requested."""
+        while True:
+            try:
+                return future.result(timeout=POLL_S)
+            except TimeoutError:
+                if future.done():  # the TimeoutError was the result's own
+                    return future.result()
+                if self.stop.is_requested:
+                    future.cancel()
+                    self.stop.check()
+
+    async def _close_clients(self) -> None:
+        if "_answers" in self.__dict__:
+            await self._answers.cancel()
+        if "summarizer" in self.__dict__:
+            await self.summarizer.aclose()

@@ -51,7 +51,13 @@ def run_name() -> str:
     return f"{what}{more} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-@served_flow(name="summary-index", flow_run_name=run_name, task_runner=IndexTaskRunner(), on_crashed=[crash_unfinished])
+@served_flow(
+    name="summary-index",
+    flow_run_name=run_name,
+    task_runner=IndexTaskRunner(),
+    on_failure=[crash_unfinished],
+    on_crashed=[crash_unfinished],
+)
 def summary_index(  # noqa: PLR0913 - the fields of the form
     *,
     repos_root: str | None = None,
@@ -171,8 +177,8 @@ def _result_of(planned: PlannedRepo, state: State[Any]) -> RepoResult:
     name, why = planned.pin.name, planned.why
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
-        ours = isinstance(error, SummidxError) or state.is_crashed()
+        ours = isinstance(error, SummidxError) or state.is_crashed()  # then the error only wraps its message
         reason = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
         return RepoResult(name, "crashed" if state.is_crashed() else "failed", why, reason=reason)
     report = REPORT.validate_python(state.result())
-    return RepoResult(name, "up_to_date" if state.name == "Cached" else ending_of(report.outcome), why, report)
+    return RepoResult(name, "up_to_date" if planned.up_to_date else ending_of(report.outcome), why, report)

@@ -1,6 +1,7 @@
 """The cluster to run on: this process, worker processes, one process per GPU, or a cluster that runs already."""
 
 import logging
+import signal
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -47,9 +48,14 @@ def make_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
             silence_logs=logging.ERROR,
             dashboard_address=DASHBOARD,
             # In-process workers talk without sockets, but each serves HTTP, on all interfaces unless it is told not to.
-            **({"worker_dashboard_address": DASHBOARD} if in_process else {"host": HOST}),
+            **({"worker_dashboard_address": DASHBOARD} if in_process else {"host": HOST, "preload": [__name__]}),
         )
         return cluster
+
+
+def dask_setup(worker: object) -> None:  # noqa: ARG001 - the name and signature are Dask's
+    """Called in each local worker process as it starts: Ctrl-C is for the run, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def check_gpus(settings: ClusterSettings) -> None:
@@ -74,6 +80,7 @@ def _cuda_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
             silence_logs=logging.ERROR,
             dashboard_address=DASHBOARD,
             host=HOST,
+            preload=[__name__],
         )
     except Exception as error:  # NVML, CUDA and Dask each have their own
         raise UsageError(

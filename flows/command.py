@@ -19,12 +19,13 @@ from summidx.records import TestsPolicy
 from summidx.settings import Provider, Stage, load_settings
 
 FAILED, UNUSABLE = 1, 2
+INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 QUIET = {
     # What Prefect logs of a run goes to its API and to the log file; the terminal shows our lines.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     # Must be set before distributed is imported: it alone cut 72 log lines to 4.
-    "DASK_LOGGING__DISTRIBUTED": "error",
+    "DASK_LOGGING__DISTRIBUTED": "critical",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
 
@@ -142,12 +143,10 @@ def main() -> NoReturn:
         code = _refuse(error)
     except typer.TyperException as error:
         code = _refuse(f"{error.format_message()} (see --help)")
-    except (KeyboardInterrupt, SystemExit, typer.Abort) as ended:
-        if not watch.signal:
-            raise SystemExit(getattr(ended, "code", FAILED)) from None
-        code = 128 + watch.signal
-        name = signal.Signals(watch.signal).name
-        _say(f"interrupted ({name}): what is finished is kept, the same command goes on from here")
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    if code in INTERRUPTED:  # Typer makes 130 of a KeyboardInterrupt
+        _say("interrupted: what is finished is kept, and the same command goes on from here")
     watch.disarm()
     sys.exit(code)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType, TaskRun
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Crashed
 
 PAGE = 200
@@ -40,12 +40,20 @@ def settle(states: Mapping[UUID, State[Any]]) -> None:
                 break
             time.sleep(0.2)
         for task_run_id in missing:
-            with suppress(ObjectNotFound):  # its worker died before it began: the API never heard of it
-                client.set_task_run_state(task_run_id, states[task_run_id], force=True)
+            force_state(client, task_run_id, states[task_run_id])
+
+
+def force_state(client: SyncPrefectClient, task_run_id: UUID, state: State[Any]) -> None:
+    """Set a task run's state, whatever it was. One whose worker died before it began has no record, and gets none."""
+    try:
+        client.set_task_run_state(task_run_id, state, force=True)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.NOT_FOUND:
+            raise
 
 
 def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect's names
-    """Hook for a crashed flow run: its task runs that still say Running ended with it."""
+    """Hook for a flow run that crashed or raised: its task runs that still say Running ended with it."""
     unfinished = [StateType(each) for each in StateType if each not in TERMINAL_STATES]
     with get_client(sync_client=True) as client:
         while True:
@@ -55,7 +63,7 @@ def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any])
                 limit=PAGE,
             )
             for run in runs:
-                client.set_task_run_state(run.id, Crashed(message="its flow run crashed"), force=True)
+                force_state(client, run.id, Crashed(message="its flow run ended before it did"))
             if len(runs) < PAGE:
                 return
 

@@ -174,7 +174,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _send_what_waits() -> None:
-    """Send this process's logs and events while there is a server; at exit they would wait 90 s for one that is gone."""
+    """Send this process's logs and events while there is a server: at exit they would wait 90 s for it."""
     APILogWorker.drain_all(timeout=DRAIN_TIMEOUT_S, at_exit=False)
     EventsWorker.drain_all(timeout=DRAIN_TIMEOUT_S, at_exit=False)
 

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Self
 
-from distributed import as_completed
+from distributed import KilledWorker, as_completed
 from prefect import Task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import RunInput, State
-from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.states import Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -16,6 +15,7 @@ from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin
+from flows.ledger import force_state
 from summidx.errors import UsageError
 
 LANE_THREADS = 4
@@ -122,8 +122,11 @@ class IndexTaskRunner(DaskTaskRunner):
 
     def _set_crashed(self, future: PrefectFuture[Any], dask_future: Any) -> State[Any]:  # noqa: ANN401 - no types
         error = dask_future.exception() if dask_future.status == "error" else None
-        reason = f"{type(error).__name__}: {error}" if error is not None else f"its future was {dask_future.status}"
-        crashed: State[Any] = Crashed(message=f"its worker process died while it ran ({reason})")
-        with get_client(sync_client=True) as client, suppress(ObjectNotFound):  # a run that never started has no record
-            client.set_task_run_state(future.task_run_id, crashed, force=True)
+        if isinstance(error, KilledWorker):  # its own text is for developers of Dask
+            reason = "the worker process that had it was killed (a fault in native code, or out of memory)"
+        else:
+            reason = f"it was lost by Dask ({dask_future.status}{f': {error}' if error else ''})"
+        crashed: State[Any] = Crashed(message=reason)
+        with get_client(sync_client=True) as client:
+            force_state(client, future.task_run_id, crashed)
         return crashed

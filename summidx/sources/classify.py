@@ -19,7 +19,7 @@ __all__ = [
     "is_vendored",
     "language_of",
     "not_read_as_code",
-    "text_of",
+    "not_text",
     "too_large",
 ]
 
@@ -114,35 +114,32 @@ _CHRONICLE = re.compile(
 )
 
 
-def text_of(path: str, data: bytes) -> bytes | Skip:
-    """The text of a file as UTF-8 without byte order mark, lines as they were; or why it has none that can be read.
+def not_text(path: str, data: bytes) -> Skip | None:
+    """Why a file holds no text that is worth reading (binary, minified), else None.
 
-    UTF-8 stays as it is. UTF-16 and UTF-32 are text where a byte order mark says so. What is neither, and is not full
-    of control characters, is read as windows-1252, the web's reading of unlabelled bytes (WHATWG Encoding): ASCII, and
-    so code, comes out right whatever the encoding was.
+    Text is UTF-8; UTF-16 or UTF-32 where a byte order mark says so; and anything else without NUL that is not full of
+    control characters, in whatever old encoding: who reads it finds out which (a Python file may say so itself).
     """
     if data.startswith(_LFS_POINTER) and len(data) < 1024:
         return Skip(path, SkipReason.BINARY, "Git LFS pointer: the content is not in the repository")
-    for mark, encoding in _BOMS:
-        if data.startswith(mark):
-            try:
-                data = data[len(mark) :].decode(encoding).encode()
-            except UnicodeError:
-                return Skip(path, SkipReason.BINARY, f"not valid {encoding}, which its byte order mark claims")
-            break
-    data = data.removeprefix(codecs.BOM_UTF8)
+    marked = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), None)
     head = data[:_BINARY_HEAD_BYTES]
-    if b"\0" in head:
+    if marked is None and b"\0" in head:
         return Skip(path, SkipReason.BINARY, f"NUL in the first {_BINARY_HEAD_BYTES} bytes")
-    try:
-        data.decode()
-    except UnicodeDecodeError:
+    if not _is_valid(data, marked or "utf-8"):
+        if marked is not None:
+            return Skip(path, SkipReason.BINARY, f"not valid {marked}, which its byte order mark claims")
         if len(head) - len(head.translate(None, _CONTROLS)) > _MAX_CONTROL_SHARE * len(head):
             return Skip(path, SkipReason.BINARY, "neither UTF-8 nor text of another encoding")
-        data = data.decode("cp1252", "replace").encode()
-    if is_minified(path, data):
-        return Skip(path, SkipReason.MINIFIED, "very long lines")
-    return data
+    return Skip(path, SkipReason.MINIFIED, "very long lines") if is_minified(path, data) else None
+
+
+def _is_valid(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def too_large(path: str, size_bytes: int, settings: SourceSettings) -> Skip | None:

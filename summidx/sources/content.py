@@ -9,7 +9,7 @@ from typing import Literal
 from summidx.errors import SourceError
 from summidx.records import Skip, SkipReason, SourceFile
 from summidx.settings import SourceSettings
-from summidx.sources.classify import not_read_as_code, text_of
+from summidx.sources.classify import not_read_as_code, not_text
 from summidx.stop import Stop
 
 SourceKind = Literal["git", "folder"]
@@ -50,7 +50,7 @@ class SourceContent:
 def sort_out(
     entries: Iterable[SourceFile | Skip], source: str, settings: SourceSettings, stop: Stop
 ) -> Iterator[SourceFile | Skip]:
-    """Turn raw entries (bytes as stored) into what is read: text files, and a Skip for everything that is not.
+    """Turn raw entries into what is read: text files, and a Skip for everything that is not.
 
     Raises:
         SourceError: more files or bytes than the settings allow.
@@ -68,18 +68,17 @@ def sort_out(
         if isinstance(entry, Skip):
             yield entry
             continue
-        text = text_of(entry.path, entry.data)
-        if isinstance(text, Skip):
-            yield text
+        if skip := not_text(entry.path, entry.data):
+            yield skip
             continue
-        size_bytes += len(text)
+        size_bytes += len(entry.data)
         if size_bytes > settings.max_total_bytes:
             raise SourceError(
                 f"{source} holds more than {settings.max_total_bytes} bytes of text, which are held in memory: "
                 "name a smaller folder, or raise sources.max_total_bytes"
             )
-        yield SourceFile(entry.path, text)
-        if skip := not_read_as_code(entry.path, text):
+        yield entry
+        if skip := not_read_as_code(entry.path, entry.data):
             yield skip
 
 

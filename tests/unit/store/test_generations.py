@@ -257,7 +257,7 @@ root.publish(staging, build_manifest(documents, generation="killed", publish_id=
 
 
 def start_writer(root, until):
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(WRITER), str(root.path), here, until], stdout=subprocess.PIPE, text=True
     )
@@ -303,7 +303,7 @@ def test_of_several_processes_that_publish_at_once_exactly_one_wins_and_readers_
     publish(publish_id="p-first")
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(4), context.Queue()
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     processes = [context.Process(target=_race, args=(root.path, here, n, barrier, results)) for n in range(4)]
     for process in processes:
         process.start()

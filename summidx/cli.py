@@ -1,0 +1,229 @@
+"""The `summidx` command: arguments in, lines or JSON out. Heavy imports happen inside the commands."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import summidx
+from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
+from summidx.records import Level, Manifest, Status, count_where
+from summidx.search.ranking import Mode
+
+if TYPE_CHECKING:
+    from summidx.search.outline import Outline
+    from summidx.settings import Settings
+    from summidx.store.generations import IndexRoot
+
+
+class _Commands(TyperGroup):
+    """Turns our errors into one line and an exit code: 2 for unusable arguments and unknown indexes, else 1."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own types for it are private
+        try:
+            return super().invoke(ctx)
+        except SummidxError as error:
+            from summidx.terminal import escape_text
+
+            typer.echo(f"error: {escape_text(str(error))}", err=True)
+            raise typer.Exit(2 if isinstance(error, UsageError | UnknownIndex) else 1) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Read and search summary indexes of code repositories. `python flows/build.py --help` says how to build them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+IndexRootOption = Annotated[
+    str | None,
+    typer.Option(
+        "--index-root", metavar="DIR", help="Folder of the indexes; default: SUMMIDX_INDEX_ROOT, else summary-index."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - the signature is typer's
+    if value:
+        typer.echo(f"summidx {summidx.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def prepare(
+    *,
+    version: Annotated[  # noqa: ARG001 - typer calls `_print_version` for it
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Read and search summary indexes of code repositories."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 shows escapes instead of failing
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for, in plain words or code; `-` reads standard input.")],
+    index_root: IndexRootOption = None,
+    repo: Annotated[
+        list[str] | None, typer.Option("--repo", metavar="NAME", help="Search this index only; repeatable.")
+    ] = None,
+    level: Annotated[
+        list[str] | None,
+        typer.Option("--level", metavar="LEVEL", help=f"Only {', '.join(Level)}; repeatable, or with commas."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many hits at most.")] = 10,
+    mode: Annotated[
+        Mode, typer.Option(help="What to go by: words and summary vectors, words alone, or summary vectors alone.")
+    ] = Mode.HYBRID,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for code in plain words."""
+    from summidx.search.searcher import Searcher
+    from summidx.terminal import make_console, print_hits
+
+    levels = _parse_levels(level)
+    settings, root = _load(index_root)
+    for name in repo or ():
+        root.require_manifest(name)  # before a model is loaded for nothing
+    embedder = None
+    if mode.uses_vectors:
+        from summidx.embedding.models import load_embedder
+
+        embedder = load_embedder(settings.embedding, force_cpu=True)  # one query is not worth waking a GPU that is busy
+    text = sys.stdin.read() if query == "-" else query
+    hits = Searcher(root, embedder).search(text, repos=repo or None, levels=levels, k=k, mode=mode)
+    if as_json:
+        _print_json([asdict(hit) for hit in hits])
+    else:
+        print_hits(make_console(sys.stdout), hits)
+
+
+@app.command()
+def show(
+    repo: Annotated[str, typer.Argument(help="Name of the index.")],
+    path: Annotated[
+        str | None, typer.Argument(help="Only this part: a file, a directory, or an id such as `path::Class.method`.")
+    ] = None,
+    index_root: IndexRootOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the tree of summaries of one repository, with its ledger."""
+    from summidx.search.outline import build_outline, find_outline
+    from summidx.terminal import make_console, print_outline
+
+    _, root = _load(index_root)
+    index = root.open(repo)
+    roots: Sequence[Outline] = build_outline(index.table.documents())
+    if path is not None:
+        roots = [find_outline(roots, path)]
+    if as_json:
+        _print_json(_render_roots(repo, roots))
+    else:
+        print_outline(make_console(sys.stdout), repo, index.manifest, roots)
+
+
+@app.command("list")
+def list_indexes(index_root: IndexRootOption = None, *, as_json: JsonOption = False) -> None:
+    """List the indexes under the index root."""
+    from summidx.terminal import make_console, print_indexes
+
+    _, root = _load(index_root)
+    indexes = [_read_index(root, name) for name in root.names()]
+    if as_json:
+        _print_json([_render_index(name, manifest, error) for name, manifest, error in indexes])
+    elif indexes:
+        print_indexes(make_console(sys.stdout), indexes)
+    else:
+        typer.echo(f"under {root.path}: {root.describe_names()}", err=True)
+    damaged = [name for name, manifest, _ in indexes if manifest is None]
+    if damaged:
+        raise StoreError(f"{len(damaged)} of {len(indexes)} indexes cannot be read: {', '.join(damaged)}: build again")
+
+
+def _load(index_root: str | None) -> tuple["Settings", "IndexRoot"]:
+    from summidx.settings import load_settings
+    from summidx.store.generations import IndexRoot
+
+    settings = load_settings({} if index_root is None else {"index_root": index_root})
+    return settings, IndexRoot(settings.index_root)
+
+
+def _parse_levels(values: Iterable[str] | None) -> list[Level] | None:
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    try:
+        return [Level.DIRECTORY if name == "module" else Level(name) for name in names] or None
+    except ValueError:
+        raise UsageError(f"--level {','.join(names)}: the levels are {', '.join(Level)}") from None
+
+
+def _read_index(root: "IndexRoot", name: str) -> tuple[str, Manifest | None, str]:
+    try:
+        return name, root.require_manifest(name), ""
+    except StoreError as error:
+        return name, None, str(error)
+
+
+def _render_index(name: str, manifest: Manifest | None, error: str) -> dict[str, Any]:
+    if manifest is None:
+        return {"name": name, "error": error}
+    return {
+        "name": name,
+        "commit": manifest.commit,
+        "documents": count_where(manifest.counts),
+        "failed": count_where(manifest.counts, status=Status.FAILED),
+        "degraded": count_where(manifest.counts, status=Status.DEGRADED),
+        "model": manifest.summarizer,
+        "embedding_model": manifest.embedding_model,
+        "built_at": manifest.built_at,
+        "generation": manifest.generation,
+        "source": manifest.source,
+        "counts": manifest.counts,
+        "skips": manifest.skips,
+    }
+
+
+def _render_roots(repo: str, roots: Sequence["Outline"]) -> dict[str, Any]:
+    if len(roots) == 1:
+        return _render_outline(roots[0])
+    return {
+        "id": ".",
+        "level": Level.REPO.value,
+        "name": repo,
+        "summary": "",
+        "status": None,
+        "origin": None,
+        "reason": "this level is not in the index",
+        "children": [_render_outline(each) for each in roots],
+    }
+
+
+def _render_outline(outline: "Outline") -> dict[str, Any]:
+    document = outline.document
+    return {
+        "id": document.id,
+        "level": document.level.value,
+        "name": document.name,
+        "summary": document.summary,
+        "status": document.status.value,
+        "origin": document.origin.value if document.origin else None,
+        "reason": document.reason,
+        "children": [_render_outline(child) for child in outline.children],
+    }
+
+
+def _print_json(value: object) -> None:
+    """As ASCII: what an index holds cannot steer a terminal from inside JSON either."""
+    typer.echo(json.dumps(value, indent=1))

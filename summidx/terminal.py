@@ -1,0 +1,133 @@
+"""Pure: hits, indexes and trees for people, in a terminal or a pipe. Nothing that an index holds is trusted to be text.
+
+Everything is a rich `Text`, never markup, and characters that would steer a terminal are shown as escapes. In a
+terminal summaries are wrapped; in a pipe each thing is on one line, whole, without colours.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from summidx.records import Counts, Hit, Level, Manifest, Origin, Status, count_where
+from summidx.search.outline import Outline
+
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+"""Unicode categories of control, format (bidi, zero width), surrogate, private and line separator characters."""
+
+_PIPE_WIDTH = 100_000
+_MARKS = {Status.OK: "", Status.DEGRADED: "~ ", Status.FAILED: "✗ "}
+_STYLES = {Status.OK: "", Status.DEGRADED: "yellow", Status.FAILED: "red"}
+
+
+def make_console(file: TextIO) -> Console:
+    """A console that takes nothing for markup, and does not fold what goes into a pipe."""
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    return (
+        console
+        if console.is_terminal
+        else Console(file=file, highlight=False, markup=False, emoji=False, color_system=None, width=_PIPE_WIDTH)
+    )
+
+
+def escape_text(text: str) -> str:
+    r"""One line of text without white space runs, its steering characters as `\x1b`, `\u202e`, ..."""
+    line = " ".join(text.split())
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(
+        each.encode("unicode_escape").decode() if unicodedata.category(each) in _STEERING else each for each in line
+    )
+
+
+def print_hits(console: Console, hits: Sequence[Hit]) -> None:
+    """Rank, place, what it is and its summary, best first."""
+    if not hits:
+        console.print("nothing found", style="dim")
+    many = len({hit.repo for hit in hits}) > 1
+    for rank, hit in enumerate(hits, start=1):
+        place = escape_text(hit.path) + (f":{hit.start_line}" if hit.start_line else "")
+        kind = f"{hit.level.value}{f' in {escape_text(hit.repo)}' if many else ''}"
+        name = "" if hit.qualified_name == hit.path else f"  {escape_text(hit.qualified_name)}"
+        head = Text.assemble(
+            (f"{rank:>2}  ", "dim"), (place, "cyan"), (name, "bold"), (f"  {kind}  {hit.score:.2f}", "dim")
+        )
+        console.print(head, soft_wrap=True)
+        summary = _MARKS[hit.status] + (escape_text(hit.summary) or "no summary: the LLM could not be reached")
+        console.print(Padding(Text(summary, style=_STYLES[hit.status]), (0, 0, 0, 4), expand=False))
+
+
+def print_indexes(console: Console, indexes: Iterable[tuple[str, Manifest | None, str]]) -> None:
+    """A table of indexes: name, manifest, and what is wrong where there is no manifest."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("name", "commit", "documents", "failed", "degraded", "summaries", "embedding", "built"):
+        table.add_column(
+            heading, justify="right" if heading in ("documents", "failed", "degraded") else "left", overflow="fold"
+        )
+    for name, manifest, error in indexes:
+        if manifest is None:
+            table.add_row(Text(escape_text(name), style="bold"), Text(f"damaged: {escape_text(error)}", style="red"))
+            continue
+        failed, degraded = (count_where(manifest.counts, status=each) for each in (Status.FAILED, Status.DEGRADED))
+        table.add_row(
+            Text(escape_text(name), style="bold"),
+            Text(escape_text(manifest.commit[:12]) or "(folder)"),
+            Text(str(count_where(manifest.counts))),
+            Text(str(failed), style=_STYLES[Status.FAILED] if failed else ""),
+            Text(str(degraded), style=_STYLES[Status.DEGRADED] if degraded else ""),
+            Text(escape_text(manifest.summarizer)),
+            Text(escape_text(manifest.embedding_model)),
+            Text(escape_text(manifest.built_at)),
+        )
+    console.print(table)
+
+
+def print_outline(console: Console, name: str, manifest: Manifest, roots: Sequence[Outline]) -> None:
+    """The ledger of an index, then its tree of summaries."""
+    console.print(
+        Text.assemble((escape_text(name), "bold"), (f"  {escape_text(manifest.commit) or '(folder)'}", "dim")),
+        soft_wrap=True,
+    )
+    console.print(Text(describe_counts(manifest.counts)))
+    skips = ", ".join(f"{n} {reason}" for reason, n in sorted(manifest.skips.items()))
+    about = f"summaries {manifest.summarizer}, embedding {manifest.embedding_model}, built {manifest.built_at}"
+    console.print(Text(escape_text(f"{about}{f'; skipped {skips}' if skips else ''}"), style="dim"))
+    for root in roots:
+        console.print(_build_tree(root, None, wrap=console.is_terminal))
+
+
+def describe_counts(counts: Counts) -> str:
+    """The ledger in words: how many documents, by level, and by status and origin."""
+    levels = ", ".join(f"{count_where(counts, level=level)} {level.value}" for level in Level if level in counts)
+    ends = []
+    for status in Status:
+        by_origin = {
+            origin: count_where(counts, status=status, origin=origin)
+            for origin in [*(each.value for each in Origin), "none"]
+        }
+        if total := sum(by_origin.values()):
+            origins = ", ".join(f"{n} {origin}" for origin, n in by_origin.items() if n and origin != "none")
+            ends.append(f"{total} {status.value}{f' ({origins})' if origins else ''}")
+    return f"{count_where(counts)} documents: {levels or 'none'}; {', '.join(ends) or 'nothing'}"
+
+
+def _build_tree(outline: Outline, tree: Tree | None, *, wrap: bool) -> Tree:
+    document = outline.document
+    label = document.name if document.level in (Level.FUNCTION, Level.CLASS, Level.REPO) else document.path
+    kind = document.level.value if document.origin is None else f"{document.level.value}, {document.origin.value}"
+    text = Text.assemble(
+        (f"{_MARKS[document.status]}{escape_text(label)}", f"bold {_STYLES[document.status]}".strip()),
+        (f"  {kind}{f', {document.status.value}: {escape_text(document.reason)}' if document.reason else ''}", "dim"),
+        "\n" if wrap else "  ",
+        escape_text(document.summary),
+    )
+    text.rstrip()
+    branch = Tree(text, guide_style="dim") if tree is None else tree.add(text)
+    for child in outline.children:
+        _build_tree(child, branch, wrap=wrap)
+    return branch

@@ -1,0 +1,200 @@
+"""Small real indexes to publish and read."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from summidx.embedding.hashing import HashingEmbedder
+from summidx.records import Document, Level, Manifest, Origin, Status, Unit, Usage, Vectors, count_documents
+from summidx.store.generations import IndexRoot
+from summidx.store.tokenize import build_search_text
+
+
+def build_document(document_id: str, **values: object) -> Document:
+    path, _, qualified_name = document_id.partition("::")
+    defaults = {
+        "id": document_id,
+        "level": Level.FUNCTION if qualified_name else Level.FILE,
+        "path": path,
+        "name": qualified_name.rpartition(".")[2] or path,
+        "qualified_name": qualified_name or path,
+        "language": "python",
+        "start_line": 1,
+        "end_line": 9,
+        "signature": "def f()",
+        "summary": f"Summary of {document_id}.",
+        "keywords": ("retry", "adapter"),
+        "imports": (),
+        "calls": ("b.py::g",),
+        "called_by": (),
+        "status": Status.OK,
+        "origin": Origin.EXTRACTIVE,
+        "reason": "",
+        "truncated": False,
+        "is_test": False,
+        "is_secondary": False,
+        "content_hash": "00",
+        "summary_key": "",
+        "model": "",
+        "prompt_version": "1",
+        "tokens_in": 0,
+        "tokens_out": 0,
+        "search_text": "retry adapter",
+    }
+    return Document(**(defaults | values))
+
+
+def build_vectors(n: int, dim: int = 4) -> Vectors:
+    values = np.random.default_rng(n).normal(size=(n, dim)).astype(np.float32)
+    return Vectors(values / np.linalg.norm(values, axis=1, keepdims=True))
+
+
+def build_manifest(documents: Sequence[Document], **values: object) -> Manifest:
+    defaults = {
+        "name": "repo",
+        "publish_id": "p1",
+        "generation": "g1",
+        "build_key": "key",
+        "source": "/repos/repo",
+        "commit": "c1",
+        "tree": "t1",
+        "counts": count_documents(documents),
+        "skips": {},
+        "usage": Usage(durations_s={"write": 0.5}),
+        "summarizer": "extractive",
+        "embedding_model": "hashing",
+        "dim": 4,
+        "prompt_version": "1",
+        "tool_version": "0.1.0",
+        "built_at": "2026-11-24T10:00:00+00:00",
+    }
+    return Manifest(**(defaults | values))
+
+
+@pytest.fixture
+def document() -> Callable[..., Document]:
+    return build_document
+
+
+@pytest.fixture
+def vectors() -> Callable[..., Vectors]:
+    return build_vectors
+
+
+@pytest.fixture
+def manifest() -> Callable[..., Manifest]:
+    return build_manifest
+
+
+@pytest.fixture
+def root(tmp_path) -> IndexRoot:
+    return IndexRoot(tmp_path / "indexes")
+
+
+@pytest.fixture
+def publish(root) -> Callable[..., bool]:
+    """Stage and publish documents (two by default); fields of the manifest and `expected` may be given."""
+
+    def publish(documents: Sequence[Document] | None = None, *, expected: str | None = None, **values: object) -> bool:
+        documents = documents if documents is not None else [build_document("a.py"), build_document("a.py::f")]
+        manifest = build_manifest(documents, **values)
+        staging = root.stage(manifest.name, manifest.generation)
+        staging.write(documents, build_vectors(len(documents)), [])
+        return root.publish(staging, manifest, expected_publish_id=expected)
+
+    return publish
+
+
+EMBEDDER = HashingEmbedder(256)
+
+
+def build_corpus_document(document_id: str, summary: str, source: str = "", **values: object) -> Document:
+    """A document whose words for BM25 are made from its own source and summary, as a build makes them."""
+    document = build_document(document_id, summary=summary, **({"keywords": (), "calls": ()} | values))
+    unit = Unit(
+        **{name: getattr(document, name) for name in ("id", "level", "path", "name", "qualified_name", "language")},
+        start_line=document.start_line,
+        end_line=document.end_line,
+        parent_id=None,
+        own_source=source,
+    )
+    return replace(document, search_text=build_search_text(unit, summary, ()))
+
+
+def build_http_corpus() -> list[Document]:
+    """A small repository: two classes, a test, documentation, all five levels."""
+    document = build_corpus_document
+    nowhere = {"start_line": 0, "end_line": 0, "language": "", "signature": ""}
+    return [
+        document(".", "An HTTP client.", level=Level.REPO, qualified_name="http-client", name="http-client", **nowhere),
+        document("src/http/", "The library.", level=Level.DIRECTORY, path="src/http/", name="http", **nowhere),
+        document("src/http/adapters.py", "Transport adapters and their connection pools."),
+        document(
+            "src/http/adapters.py::HTTPAdapter",
+            "Sends requests over pooled connections.",
+            "class HTTPAdapter:",
+            level=Level.CLASS,
+            start_line=10,
+            end_line=60,
+        ),
+        document(
+            "src/http/adapters.py::HTTPAdapter.send",
+            "Sends a prepared request and returns the response.",
+            'def send(self, request):\n    raise ConnectionError("Max retries exceeded")',
+            start_line=12,
+            end_line=40,
+        ),
+        document(
+            "src/http/adapters.py::HTTPAdapter.handle_status",
+            "Waits and tries again when the server answers 429 Too Many Requests.",
+            "def handle_status(self, status):\n    if status == 429:\n        self.backoff()",
+            start_line=42,
+            end_line=60,
+        ),
+        document(
+            "src/http/cookies.py::parse_cookie",
+            "Reads the Set-Cookie header into a cookie jar.",
+            "def parse_cookie(header): ...",
+            status=Status.DEGRADED,
+            reason="InvalidOutput",
+            start_line=3,
+        ),
+        document("src/http/cookies.py", "", status=Status.FAILED, origin=None, reason="Overloaded: 429"),
+        document(
+            "tests/test_adapters.py::test_handle_status",
+            "Waits and tries again when the server answers 429 Too Many Requests.",
+            "def test_handle_status(): # 429 handle status backoff",
+            is_test=True,
+        ),
+        document("docs/guide.md", "Guide to cookies: Set-Cookie header, cookie jar.", "cookies", is_secondary=True),
+    ]
+
+
+def publish_corpus(root: IndexRoot, name: str, documents: Sequence[Document], **values: object) -> None:
+    """Publish documents as the index `name`, embedded by `hashing/256`."""
+    texts = [f"{document.qualified_name}: {document.summary}" for document in documents]
+    manifest = build_manifest(
+        documents, **({"name": name, "embedding_model": EMBEDDER.identity, "dim": EMBEDDER.dim} | values)
+    )
+    with root.stage(name, manifest.generation) as staging:
+        staging.write(documents, EMBEDDER.embed(texts, input_type="document"), [])
+        current = root.read_manifest(name)
+        assert root.publish(staging, manifest, expected_publish_id=current.publish_id if current else None)
+
+
+@pytest.fixture
+def corpus() -> Callable[[], list[Document]]:
+    return build_http_corpus
+
+
+@pytest.fixture
+def corpus_document() -> Callable[..., Document]:
+    return build_corpus_document
+
+
+@pytest.fixture
+def publish_documents(root) -> Callable[..., None]:
+    return partial(publish_corpus, root)

@@ -1,0 +1,240 @@
+"""The `summidx` command: what it prints, and how it ends. What depends on the process runs in one of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from summidx import __version__
+from summidx.cli import app
+
+ENVIRONMENT = {"SUMMIDX_EMBEDDING__MODEL": "hashing/256"}
+
+
+@pytest.fixture
+def clean_environment(monkeypatch, tmp_path):
+    for name in os.environ:
+        if name.startswith(("SUMMIDX_", "COLUMNS")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def summidx(root, clean_environment):
+    """Run `summidx ARGUMENTS --index-root ROOT` in this process."""
+
+    def run(*arguments, stdin=None, with_root=True, **environment):
+        where = ["--index-root", str(root.path)] if with_root else []
+        return CliRunner().invoke(app, [*arguments, *where], input=stdin, env=ENVIRONMENT | environment)
+
+    return run
+
+
+@pytest.fixture
+def start(root, clean_environment):
+    """Run it in a process of its own, with all warnings as errors."""
+
+    def run(*arguments, **environment):
+        return subprocess.run(
+            [
+                sys.executable,
+                "-W",
+                "error",
+                "-c",
+                "from summidx.cli import app; app()",
+                *arguments,
+                "--index-root",
+                str(root.path),
+            ],
+            env=dict(os.environ) | ENVIRONMENT | environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def http(corpus, publish_documents):
+    publish_documents("http", corpus(), skips={"binary": 2})
+
+
+HEAVY = ("torch", "lancedb", "pyarrow", "openai", "tree_sitter", "sentence_transformers", "sqlalchemy", "pygit2")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["search", "--help"], ["list", "--index-root", "no"]])
+def test_what_needs_no_index_imports_nothing_heavy(arguments):
+    script = f"""
+import atexit, sys
+atexit.register(lambda: print("HEAVY", sorted(set(sys.modules) & set({HEAVY!r}))))
+from summidx.cli import app
+app({arguments!r})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_the_version_is_the_packages(summidx):
+    assert summidx("--version", with_root=False).stdout == f"summidx {__version__}\n"
+
+
+def test_search_prints_places_to_copy_and_summaries_whole(start, http):
+    done = start("search", "where do we retry after a 429?")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()[:2]
+    assert first.startswith(" 1  src/http/adapters.py:42  HTTPAdapter.handle_status  function  ")
+    assert second == "    Waits and tries again when the server answers 429 Too Many Requests."
+    assert "\x1b" not in done.stdout
+
+
+def test_search_as_json_is_a_list_of_hits(summidx, http):
+    done = summidx("search", "cookie", "--json", "-k", "3", "--level", "function,file", "--level", "module")
+    hits = json.loads(done.stdout)
+    assert len(hits) == 3
+    assert set(hits[0]) == {
+        *("repo", "id", "level", "path", "name", "qualified_name", "start_line", "end_line", "signature", "summary"),
+        *("status", "score", "bm25", "similarity"),
+    }
+    assert hits[0]["id"] == "src/http/cookies.py::parse_cookie"
+    assert {hit["level"] for hit in hits} <= {"function", "file", "directory"}
+
+
+def test_search_by_words_loads_no_model(summidx, http):
+    done = summidx("search", "cookie", "--mode", "bm25", "--json", SUMMIDX_EMBEDDING__MODEL="no/such/model")
+    assert json.loads(done.stdout)[0]["similarity"] is None
+
+
+def test_a_long_text_can_come_from_standard_input(summidx, http):
+    done = summidx("search", "-", "--json", stdin="Crash!\n\nMax retries exceeded\n" * 50)
+    assert json.loads(done.stdout)[0]["id"] == "src/http/adapters.py::HTTPAdapter.send"
+
+
+def test_show_prints_the_ledger_and_the_tree(summidx, http):
+    lines = summidx("show", "http").stdout.splitlines()
+    assert lines[0] == "http  c1"
+    assert lines[1].startswith("10 documents: 4 function, 1 class, 3 file")
+    assert "skipped 2 binary" in lines[2]
+    assert any("HTTPAdapter  class, extractive  Sends requests" in line for line in lines)
+
+
+def test_show_as_json_is_a_nested_tree(summidx, http):
+    tree = json.loads(summidx("show", "http", "src/http/adapters.py", "--json").stdout)
+    adapter = tree["children"][0]
+    assert tree["id"] == "src/http/adapters.py"
+    assert (adapter["level"], adapter["name"], adapter["status"], adapter["origin"]) == (
+        *("class", "src/http/adapters.py::HTTPAdapter".rpartition("::")[2], "ok", "extractive"),
+    )
+    assert [child["id"].rpartition(".")[2] for child in adapter["children"]] == ["send", "handle_status"]
+    assert set(tree) == {"id", "level", "name", "summary", "status", "origin", "reason", "children"}
+    assert json.loads(summidx("show", "http", "--json").stdout)["id"] == "."
+
+
+def test_show_without_the_repository_level_still_has_one_root(summidx, corpus, publish_documents):
+    publish_documents("http", corpus()[2:])
+    tree = json.loads(summidx("show", "http", "--json").stdout)
+    assert (tree["level"], tree["name"], tree["status"]) == ("repo", "http", None)
+    assert len(tree["children"]) == 4
+
+
+def test_list_tells_the_ledger_of_each_index(summidx, http, publish_documents, corpus_document):
+    publish_documents("pallets/flask", [corpus_document("a.py", "A.")], commit="")
+    indexes = {index["name"]: index for index in json.loads(summidx("list", "--json").stdout)}
+    assert list(indexes) == ["http", "pallets/flask"]
+    http = indexes["http"]
+    assert (http["commit"], http["documents"], http["failed"], http["degraded"]) == ("c1", 10, 1, 1)
+    assert (http["model"], http["embedding_model"]) == ("extractive", "hashing/256")
+    assert http["built_at"] == "2026-11-24T10:00:00+00:00"
+    lines = summidx("list").stdout.splitlines()
+    assert " ".join(lines[0].split()) == "name commit documents failed degraded summaries embedding built"
+    assert lines[2].split()[:3] == ["pallets/flask", "(folder)", "1"]
+
+
+def test_a_damaged_index_is_listed_beside_the_others_and_named(summidx, http, root, publish_documents, corpus):
+    publish_documents("broken", corpus())
+    (root.index_folder("broken") / "CURRENT").write_text("{")
+    done = summidx("list", "--json")
+    broken, http = json.loads(done.stdout)
+    assert (broken["name"], http["documents"]) == ("broken", 10)
+    assert "not a manifest" in broken["error"]
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: 1 of 2 indexes cannot be read: broken")
+    assert summidx("search", "cookie", "--repo", "http").exit_code == 0
+
+
+def test_nothing_indexed_yet_is_said_with_what_to_do(summidx):
+    done = summidx("list")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "build one with `python flows/build.py`" in done.stderr
+    assert json.loads(summidx("list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["search", "x", "--repo", "htp"], 2, "error: there is no index 'htp'"),
+        (["search", "?!"], 2, "error: there is no word in the query"),
+        (["search", "x", "--level", "planet"], 2, "error: --level planet: the levels are function, class, file"),
+        (["search", "x", "--mode", "code"], 2, "code"),
+        (["search", "x", "-k", "0"], 2, "greater than or equal to 1"),
+        (["show", "htp"], 2, "error: there is no index 'htp'"),
+        (["show", "http", "nowhere.py"], 2, "error: there is no 'nowhere.py' in this index"),
+        (["show", ""], 2, "error: a repository's name is empty"),
+    ],
+)
+def test_errors_are_said_in_a_line_with_an_exit_code(summidx, http, arguments, code, message):
+    done = summidx(*arguments)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_ends_the_process_with_its_code_and_one_line(start, http):
+    done = start("show", "htp")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: there is no index 'htp'")
+
+
+def test_an_index_of_another_model_is_an_error_that_says_what_to_do(summidx, http):
+    done = summidx("search", "cookie", SUMMIDX_EMBEDDING__MODEL="hashing/64")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: the index 'http' was embedded by hashing/256, the query by hashing/64: set ")
+
+
+def test_object_storage_is_refused_in_a_line(summidx):
+    done = summidx("list", "--index-root", "s3://bucket/x", with_root=False)
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "error: an index root on s3:// is not supported yet: give a local folder\n",
+    )
+
+
+def test_the_index_root_comes_from_the_environment_too(summidx, http, root):
+    done = summidx("list", "--json", with_root=False, SUMMIDX_INDEX_ROOT=str(root.path))
+    assert [index["name"] for index in json.loads(done.stdout)] == ["http"]
+
+
+def test_hostile_text_reaches_no_terminal(summidx, corpus_document, publish_documents):
+    hostile = "evil \x1b]0;title\x07 [red]x[/red] \u202e \x9b2J"
+    documents = [
+        corpus_document("x' OR '1'='1", hostile, name=hostile, reason=hostile),
+        corpus_document(f"{hostile}.py", hostile),
+    ]
+    publish_documents("repo", documents, summarizer=hostile, commit=hostile)
+    for arguments in (["search", "evil title"], ["show", "repo"], ["list"]):
+        for as_json in ([], ["--json"]):
+            done = summidx(*arguments, *as_json)
+            assert done.exit_code == 0, done.stderr
+            assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(done.stdout)
+    assert "[red]x[/red]" in summidx("search", "evil").stdout
+
+
+def test_a_terminal_without_utf8_is_no_error(start, corpus_document, publish_documents):
+    publish_documents("repo", [corpus_document("a.py", "Größe in été")])
+    done = start("show", "repo", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"Gr\xf6\xdfe" in done.stdout

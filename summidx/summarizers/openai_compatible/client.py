@@ -1,0 +1,219 @@
+"""The connection to an OpenAI-compatible server: one retry layer, one deadline per call, bounded answers."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeGuard, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx2
+import openai
+from openai.types.chat import ChatCompletion
+from openai.types.model import Model
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from summidx.errors import Overloaded, RequestRefused, ServerFault, UsageError
+from summidx.settings import LLMSettings
+from summidx.summarizers.openai_compatible.errors import UnusableResponse, map_error
+
+MAX_BACKOFF_S = 60.0
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class ChatClient:
+    """Sends chat completions. Its connections belong to the event loop that uses it; another loop gets new ones."""
+
+    def __init__(self, settings: LLMSettings) -> None:
+        """Make a client; no connection is made yet.
+
+        Raises:
+            UsageError: `settings` name no server, or something that is no http(s) URL.
+        """
+        _check_base_url(settings.base_url)
+        self._settings = settings
+        self._client: openai.AsyncOpenAI | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._extra_body_refused = False
+        self.calls_sent = 0
+        self.tokens_in = 0
+        self.tokens_out = 0
+
+    @property
+    def host(self) -> str:
+        """The server, for messages: no credentials, no path."""
+        parts = urlsplit(self._settings.base_url)
+        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+    async def complete(self, payload: Mapping[str, Any]) -> ChatCompletion:
+        """One chat completion, its retries included; `extra_body` is left out once the server has refused it.
+
+        Raises:
+            LLMError: the kind says what to do about it.
+        """
+        body = {name: value for name, value in payload.items() if name != "extra_body"}
+        extra_body = payload.get("extra_body") or None
+        if extra_body is None or self._extra_body_refused:
+            return await self._send(body, None)
+        try:
+            return await self._send(body, extra_body)
+        except RequestRefused as error:
+            if not any(name in str(error) for name in extra_body):
+                raise
+            if not self._extra_body_refused:
+                logger.warning("the server refuses `llm.extra_body`, it is left out from now on: %s", error)
+            self._extra_body_refused = True
+            return await self._send(body, None)
+
+    async def list_models(self, timeout_s: float) -> list[Model]:
+        """The models that the server serves.
+
+        Raises:
+            LLMError: as `complete`.
+        """
+        client = self._running_client()
+
+        async def call() -> list[Model]:
+            models = (await client.models.list()).data
+            if not isinstance(models, list) or not all(isinstance(getattr(m, "id", None), str) for m in models):
+                raise ValueError("the answer is no list of models")
+            return models
+
+        return await self._retried(call, timeout_s)
+
+    async def aclose(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        client, self._client, self._loop = self._client, None, None
+        if client is not None:
+            await client.close()
+
+    async def _send(self, body: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> ChatCompletion:
+        client = self._running_client()
+
+        async def call() -> ChatCompletion:
+            self.calls_sent += 1
+            completion = await client.chat.completions.create(**body, extra_body=extra_body)
+            if not _is_completion(completion):
+                raise ValueError("the answer is no chat completion")
+            return completion
+
+        completion = await self._retried(call, self._settings.timeout_s)
+        if completion.usage:
+            self.tokens_in += completion.usage.prompt_tokens
+            self.tokens_out += completion.usage.completion_tokens
+        return completion
+
+    async def _retried(self, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        """Run `call` under its deadline and the one retry layer; the SDK's errors become ours."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((Overloaded, ServerFault)),
+            stop=stop_after_attempt(self._settings.max_retries + 1),
+            wait=Wait(longest_s=self._settings.timeout_s),
+            reraise=True,
+        )
+        return await retrying(self._once, call, timeout_s)
+
+    async def _once(self, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await call()
+        except TimeoutError:
+            raise Overloaded(
+                f"{self.host} did not answer within {timeout_s:g} s; raise `llm.timeout_s` if it is only slow"
+            ) from None
+        except openai.OpenAIError as error:
+            raise map_error(error, host=self.host, secret=self._settings.api_key.get_secret_value()) from None
+        except UnusableResponse as error:
+            raise ServerFault(f"{self.host} sent {error}") from None
+        except (aiohttp.ClientError, httpx2.HTTPError, OSError) as error:
+            raise ServerFault(f"the connection to {self.host} failed ({type(error).__name__})") from None
+        except (ValueError, AttributeError, RecursionError) as error:  # the SDK does not check what it parses
+            raise ServerFault(
+                f"{self.host} sent what is not of the OpenAI API ({type(error).__name__}): check `llm.base_url`"
+            ) from None
+
+    def _running_client(self) -> openai.AsyncOpenAI:
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            self._client, self._loop = self._make_client(), loop
+        return self._client
+
+    def _make_client(self) -> openai.AsyncOpenAI:
+        limit = self._settings.max_response_bytes
+
+        async def bound(response: httpx2.Response) -> None:
+            encoding = response.headers.get("content-encoding", "identity")
+            if encoding != "identity":  # a small compressed body can be a huge one
+                raise UnusableResponse(f"an answer in the encoding {encoding[:20]!r}, which was not asked for")
+            response.stream = _BoundedStream(response.stream, limit)
+
+        return openai.AsyncOpenAI(
+            base_url=self._settings.base_url,
+            api_key=self._settings.api_key.get_secret_value() or "none",  # servers without keys take any
+            max_retries=0,
+            timeout=self._settings.timeout_s,
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultAioHttpClient(follow_redirects=False, event_hooks={"response": [bound]}),
+        )
+
+
+class Wait:
+    """How long to wait before the next try: exponential with jitter, or as long as the server asks."""
+
+    def __init__(self, *, longest_s: float) -> None:
+        self._longest_s = longest_s
+        self._backoff = wait_exponential_jitter(initial=1, max=MAX_BACKOFF_S, jitter=1)
+
+    def __call__(self, state: RetryCallState) -> float:
+        """Seconds, at most `longest_s`."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_s if isinstance(error, Overloaded) else None
+        return min(self._backoff(state) if asked is None else asked, self._longest_s)
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    """A response's bytes up to a limit; one more and it fails."""
+
+    def __init__(self, stream: Any, limit: int) -> None:  # noqa: ANN401 - sync or async by its type, async here
+        self._stream = stream
+        self._limit = limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        seen = 0
+        async for chunk in self._stream:
+            seen += len(chunk)
+            if seen > self._limit:
+                raise UnusableResponse(f"an answer of more than {self._limit} bytes (`llm.max_response_bytes`)")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _is_completion(value: object) -> TypeGuard[ChatCompletion]:
+    """True where what the SDK made of the answer has the parts that are read; it checks nothing itself."""
+    if not isinstance(value, ChatCompletion) or not isinstance(value.choices, list):
+        return False
+    messages = [getattr(choice, "message", None) for choice in value.choices]
+    usage = [getattr(value.usage, name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    return all(isinstance(getattr(m, "content", 0), str | None) for m in messages) and all(
+        isinstance(count, int) for count in usage
+    )
+
+
+def _check_base_url(base_url: str) -> None:
+    if not base_url:
+        raise UsageError(
+            "no LLM server is named: set `llm.base_url` (--llm-base-url, OPENAI_BASE_URL) to its OpenAI-compatible "
+            "API, such as http://localhost:8000/v1"
+        )
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError("`llm.base_url` must be an http:// or https:// URL, such as http://localhost:8000/v1")
+    if parts.username or parts.password:
+        raise UsageError(
+            "`llm.base_url` must not hold credentials, it is shown in messages: set OPENAI_API_KEY instead"
+        )

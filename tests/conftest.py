@@ -1,0 +1,23 @@
+"""Fixtures that every folder of tests may use."""
+
+from collections.abc import Iterator
+
+import pytest
+from fake_llm import FakeLLM, running
+
+
+@pytest.fixture(scope="session")
+def _fake_llm_server() -> Iterator[FakeLLM]:
+    with running(FakeLLM()) as server:
+        yield server
+
+
+@pytest.fixture
+def fake_llm(_fake_llm_server: FakeLLM) -> Iterator[FakeLLM]:
+    """An LLM server on the loopback address that has not been asked anything yet."""
+    server = _fake_llm_server
+    server.reset()
+    server.script, server.delay_s, server.api_key, server.model = None, 0.0, "", "fake"
+    server.max_model_len, server.chars_per_token = 8192, 4.0
+    yield server
+    server.script = None

@@ -108,8 +108,8 @@ def _path_to_blame(run: Run, jobs: Sequence[Job], settings: ParseSettings) -> st
         )
     if not path or run.exit_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
         raise ParseError(
-            f"the parsing process ended {where} ({run.cause}), so this repository is not indexed: "
-            "run it again; if the machine is out of memory, run fewer repositories at once"
+            f"the parsing process ended {where} ({run.cause}), so this repository is not indexed: run it again; "
+            "if the machine was out of memory, with fewer repositories at once"
         )
     return path
 

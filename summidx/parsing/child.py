@@ -64,8 +64,9 @@ def serve(files: BinaryIO, output: BinaryIO, cpu_s_per_file: float) -> None:
         output.write(encode_result(units, skip))
         output.flush()
         if syntax is not None:
-            parsed.append(ParsedFile(facts.path, syntax, [unit.id for unit in units[1:]]))
-    Budget().arm()
+            parsed.append(ParsedFile(facts.path, syntax, [unit.id for unit in units[1:]], facts.is_test))
+    # Work for each call is bounded; this only keeps a repository that was made for it from taking for ever.
+    Budget(cpu_s_per_file * (1 + len(parsed) / 100)).arm()
     output.write(encode_links(resolve_calls(parsed)))
     output.flush()
 

@@ -4,12 +4,12 @@ Everything is a rich `Text`, never markup, and characters that would steer a ter
 terminal summaries are wrapped; in a pipe each thing is on one line, whole, without colours.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -21,6 +21,8 @@ _STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Unicode categories of control, format (bidi, zero width), surrogate, private and line separator characters."""
 
 _PIPE_WIDTH = 100_000
+_INDENT = " " * 4
+_HASH = re.compile(r"(@sha256:[0-9a-f]{8})[0-9a-f]+")
 _MARKS = {Status.OK: "", Status.DEGRADED: "~ ", Status.FAILED: "✗ "}
 _STYLES = {Status.OK: "", Status.DEGRADED: "yellow", Status.FAILED: "red"}
 
@@ -59,30 +61,29 @@ def print_hits(console: Console, hits: Sequence[Hit]) -> None:
         )
         console.print(head, soft_wrap=True)
         summary = _MARKS[hit.status] + (escape_text(hit.summary) or "no summary: the LLM could not be reached")
-        console.print(Padding(Text(summary, style=_STYLES[hit.status]), (0, 0, 0, 4), expand=False))
+        width = max(20, console.width - len(_INDENT))
+        for line in Text(summary, style=_STYLES[hit.status]).wrap(console, width):
+            line.rstrip()
+            console.print(Text.assemble(_INDENT, line), soft_wrap=True)
 
 
 def print_indexes(console: Console, indexes: Iterable[tuple[str, Manifest | None, str]]) -> None:
     """A table of indexes: name, manifest, and what is wrong where there is no manifest."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("name", "commit", "documents", "failed", "degraded", "summaries", "embedding", "built"):
-        table.add_column(
-            heading, justify="right" if heading in ("documents", "failed", "degraded") else "left", overflow="fold"
-        )
+    for heading in ("name", "commit", "documents", "summaries", "embedding", "built (UTC)"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("commit", "built (UTC)"))
     for name, manifest, error in indexes:
+        label = Text(escape_text(name), style="bold")
         if manifest is None:
-            table.add_row(Text(escape_text(name), style="bold"), Text(f"damaged: {escape_text(error)}", style="red"))
+            table.add_row(label, Text("damaged", style="red"), Text(escape_text(error), style="red"))
             continue
-        failed, degraded = (count_where(manifest.counts, status=each) for each in (Status.FAILED, Status.DEGRADED))
         table.add_row(
-            Text(escape_text(name), style="bold"),
-            Text(escape_text(manifest.commit[:12]) or "(folder)"),
-            Text(str(count_where(manifest.counts))),
-            Text(str(failed), style=_STYLES[Status.FAILED] if failed else ""),
-            Text(str(degraded), style=_STYLES[Status.DEGRADED] if degraded else ""),
+            label,
+            Text(escape_text(manifest.commit[:8]) or "(folder)"),
+            _count_documents(manifest.counts),
             Text(escape_text(manifest.summarizer)),
-            Text(escape_text(manifest.embedding_model)),
-            Text(escape_text(manifest.built_at)),
+            Text(escape_text(manifest.embedding_model.partition("@")[0].removeprefix("sentence-transformers/"))),
+            Text(escape_text(manifest.built_at[:16].replace("T", " "))),
         )
     console.print(table)
 
@@ -96,7 +97,8 @@ def print_outline(console: Console, name: str, manifest: Manifest, roots: Sequen
     console.print(Text(describe_counts(manifest.counts)))
     skips = ", ".join(f"{n} {reason}" for reason, n in sorted(manifest.skips.items()))
     about = f"summaries {manifest.summarizer}, embedding {manifest.embedding_model}, built {manifest.built_at}"
-    console.print(Text(escape_text(f"{about}{f'; skipped {skips}' if skips else ''}"), style="dim"))
+    about = _HASH.sub(r"\1", f"{about}{f'; skipped {skips}' if skips else ''}")
+    console.print(Text(escape_text(about), style="dim"))
     for root in roots:
         console.print(_build_tree(root, None, wrap=console.is_terminal))
 
@@ -114,6 +116,14 @@ def describe_counts(counts: Counts) -> str:
             origins = ", ".join(f"{n} {origin}" for origin, n in by_origin.items() if n and origin != "none")
             ends.append(f"{total} {status.value}{f' ({origins})' if origins else ''}")
     return f"{count_where(counts)} documents: {levels or 'none'}; {', '.join(ends) or 'nothing'}"
+
+
+def _count_documents(counts: Counts) -> Text:
+    text = Text(str(count_where(counts)))
+    for status in (Status.FAILED, Status.DEGRADED):
+        if n := count_where(counts, status=status):
+            text.append(f", {n} {status.value}", style=_STYLES[status])
+    return text
 
 
 def _build_tree(outline: Outline, tree: Tree | None, *, wrap: bool) -> Tree:

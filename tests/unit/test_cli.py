@@ -150,7 +150,8 @@ def test_list_tells_the_ledger_of_each_index(summidx, http, publish_documents, c
     assert (http["model"], http["embedding_model"]) == ("extractive", "hashing/256")
     assert http["built_at"] == "2026-11-24T10:00:00+00:00"
     lines = summidx("list").stdout.splitlines()
-    assert " ".join(lines[0].split()) == "name commit documents failed degraded summaries embedding built"
+    assert " ".join(lines[0].split()) == "name commit documents summaries embedding built (UTC)"
+    assert " ".join(lines[1].split()) == "http c1 10, 1 failed, 1 degraded extractive hashing/256 2026-11-24 10:00"
     assert lines[2].split()[:3] == ["pallets/flask", "(folder)", "1"]
 
 

@@ -23,8 +23,7 @@ install: $(INSTALLED) ## create .venv and install summidx with its embedding mod
 demo: $(INSTALLED) ## index this repository and some installed packages, without LLM or GPU, and search them
 	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && set -x && \
 	$(BIN)/python flows/build.py --index-root $(DEMO_INDEX) --num-processes 2 \
-	    --repo summidx=. --repo openai=$$site/openai --repo prefect_dask=$$site/prefect_dask \
-	    --repo tenacity=$$site/tenacity --repo typer=$$site/typer
+	    --repo summidx=. --repo prefect_dask=$$site/prefect_dask --repo tenacity=$$site/tenacity --repo typer=$$site/typer
 	$(BIN)/summidx search "wait longer after each failed attempt" --index-root $(DEMO_INDEX) -k 5
 	$(BIN)/summidx search "where is a finished index published?" --index-root $(DEMO_INDEX) --repo summidx -k 5
 	@echo "The indexes lie in $(DEMO_INDEX)/. Ask your own: $(BIN)/summidx search \"...\" --index-root $(DEMO_INDEX)"

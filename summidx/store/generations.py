@@ -11,37 +11,25 @@ that a search that has just opened it can end. The locks are `flock`: all who wr
 it (local disks; NFS 4).
 """
 
-import ctypes
 import json
 import logging
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from summidx.errors import StoreError, UnknownIndex, UsageError
-from summidx.records import Document, Manifest, Skip, SkipReason, Status, Vectors, count_where
-from summidx.store.current import CURRENT, UNFINISHED_PREFIX, read_current, sync_folder, write_current
+from summidx.records import Manifest, Skip, SkipReason, Status, count_where
+from summidx.store.current import CURRENT, read_current, sync_folder, write_current
 from summidx.store.names import escape_name, unescape_name, without_surrogates
+from summidx.store.staging import FILES, SKIPS, Staging, begin_staging, lock_index, sweep_staging, sync_filesystem
 
 if TYPE_CHECKING:
     from summidx.store.tables import IndexTable
 
 logger = logging.getLogger(__name__)
-
-LOCK_TIMEOUT_S = 60.0
-"""The lock is held for milliseconds; who waits longer than this waits for a process that hangs."""
-
-_SKIPS = "skips.json"
-_FILES = "files.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,62 +47,6 @@ class PublishedIndex:
     name: str
     manifest: Manifest
     table: "IndexTable"
-
-
-class Staging:
-    """A generation that is being written, by one writer. Leaving its `with` block discards what was not published."""
-
-    def __init__(self, name: str, generation: str, folder: Path, lock: FileLock) -> None:
-        self.name = name
-        self.generation = generation
-        self.folder = folder
-        self.rows: int | None = None
-        self._lock = lock
-
-    def write(self, documents: Sequence[Document], vectors: Vectors, skips: Sequence[Skip]) -> None:
-        """Write all rows and their index of words; once.
-
-        Args:
-            documents: the rows, in printing order of the tree; their ids are unique.
-            vectors: one row for each document, in the same order.
-            skips: what was passed over.
-
-        Raises:
-            StoreError: it cannot be written (disk full, for instance).
-        """
-        from summidx.store.tables import write_table
-
-        write_table(self.folder, documents, vectors)
-        try:
-            rows = [{key: without_surrogates(value) for key, value in asdict(skip).items()} for skip in skips]
-            (self.folder / _SKIPS).write_text(json.dumps(rows, indent=0), encoding="utf-8")
-            sizes = {str(path.relative_to(self.folder)): path.stat().st_size for path in _iterate_files(self.folder)}
-            (self.folder / _FILES).write_text(json.dumps(sizes, indent=0, sort_keys=True), encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"the index of {self.name!r} cannot be written to {self.folder}: {error}") from error
-        self.rows = len(documents)
-
-    def discard(self) -> None:
-        """Delete what was written; nothing happens where it was published."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._end()
-
-    def move_to(self, target: Path) -> None:
-        """Become a generation's folder. Only `IndexRoot.publish` calls it, under the lock of the index."""
-        self.folder.rename(target)
-        self._end()
-
-    def _end(self) -> None:
-        self.folder.with_suffix(".lock").unlink(missing_ok=True)
-        self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.discard()
 
 
 class IndexRoot:
@@ -226,7 +158,7 @@ class IndexRoot:
         Raises:
             StoreError: the list cannot be read.
         """
-        path = self.generation_folder(name, manifest) / _SKIPS
+        path = self.generation_folder(name, manifest) / SKIPS
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
             return tuple(Skip(row["path"], SkipReason(row["reason"]), row["detail"]) for row in rows)
@@ -243,19 +175,10 @@ class IndexRoot:
             StoreError: the folder cannot be made.
         """
         index = self.index_folder(name)
-        staging_id = uuid.uuid4().hex
         try:
-            (index / "staging").mkdir(parents=True, exist_ok=True)
-            (index / "generations").mkdir(exist_ok=True)
-            with _locked(index):
-                _sweep_staging(index)
-                lock = _staging_lock(index / "staging" / f"{staging_id}.lock")
-                lock.acquire()
-                folder = index / "staging" / staging_id
-                folder.mkdir()
+            return begin_staging(index, name, generation)
         except OSError as error:
             raise StoreError(f"no index can be written to {index}: {error}") from error
-        return Staging(name, generation, folder, lock)
 
     def publish(self, staging: Staging, manifest: Manifest, *, expected_publish_id: str | None, keep: int = 2) -> bool:
         """Make a staged generation the current one, or discard it if another run was first.
@@ -288,16 +211,15 @@ class IndexRoot:
             if damage := _find_damage(staging.folder, staging.rows):
                 raise StoreError(f"the new index of {manifest.name!r} is damaged ({damage}): nothing was published")
             sync_filesystem(staging.folder)
-            with _locked(index):
+            with lock_index(index):
                 current = self.find_manifest(staging.name)
                 if current is not None and _is_overtaken(manifest, current, expected_publish_id):
                     return False
                 staging.move_to(target)
                 sync_folder(target.parent)
                 write_current(index, manifest)
-                kept = {target} | ({self.generation_folder(staging.name, current)} if current and keep > 1 else set())
-                retired = [folder for folder in (index / "generations").iterdir() if folder not in kept]
-                _sweep_staging(index)
+                previous = self.generation_folder(staging.name, current) if current and keep > 1 else None
+                retired = _sweep(index, {target, previous})
         except (OSError, ValueError) as error:
             raise StoreError(f"the new index of {manifest.name!r} cannot be published: {error}") from error
         finally:
@@ -322,21 +244,6 @@ class IndexRoot:
         return f"there are: {', '.join(names[:10])}{f' and {len(names) - 10} more' if len(names) > 10 else ''}"
 
 
-def sync_filesystem(folder: Path) -> None:
-    """Write all that is buffered for a folder's file system to the disk: LanceDB calls no fsync of its own."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "syncfs"):
-        os.sync()
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if libc.syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(folder))
-    finally:
-        os.close(descriptor)
-
-
 def _is_overtaken(ours: Manifest, current: Manifest, expected_publish_id: str | None) -> bool:
     if current.publish_id == expected_publish_id:
         return False
@@ -346,12 +253,22 @@ def _is_overtaken(ours: Manifest, current: Manifest, expected_publish_id: str | 
     return current.build_key == ours.build_key and failed > failed_there
 
 
+def _sweep(index: Path, kept: set[Path | None]) -> list[Path]:
+    """Generations that can be deleted. CURRENT has moved already: nothing that fails here may undo the news of it."""
+    try:
+        sweep_staging(index)
+        return [folder for folder in (index / "generations").iterdir() if folder not in kept]
+    except OSError as error:
+        logger.warning("old generations of %s stay until the next publish: %s", index, error)
+        return []
+
+
 def _find_damage(folder: Path, rows: int | None) -> str:
     """What is wrong with a generation, or ""."""
     from summidx.store.tables import IndexTable
 
     try:
-        sizes = json.loads((folder / _FILES).read_text(encoding="utf-8"))
+        sizes = json.loads((folder / FILES).read_text(encoding="utf-8"))
         for name, size in sizes.items():
             actual = (folder / name).stat().st_size
             if actual != size:
@@ -364,43 +281,9 @@ def _find_damage(folder: Path, rows: int | None) -> str:
     return "" if found == rows else f"the table has {found} rows instead of {rows}"
 
 
-def _iterate_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
-
-
 def _iterate_names(folders: Sequence[str]) -> Iterator[str]:
     for folder in folders:
         try:
             yield unescape_name(folder)
         except UsageError:  # not ours
             continue
-
-
-@contextmanager
-def _locked(index: Path) -> Iterator[None]:
-    lock = FileLock(index / "publish.lock", timeout=LOCK_TIMEOUT_S, fallback_to_soft=False)
-    try:
-        with lock:
-            yield
-    except Timeout:
-        raise StoreError(
-            f"{lock.lock_file} is held by another process for {LOCK_TIMEOUT_S:.0f} s: end it, then run again"
-        ) from None
-
-
-def _staging_lock(path: Path) -> FileLock:
-    return FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
-
-
-def _sweep_staging(index: Path) -> None:
-    """Delete what dead writers left; the caller holds the lock of the index, so none is about to begin."""
-    for entry in list((index / "staging").iterdir()):
-        folder, lock_file = entry.with_suffix(""), entry.with_suffix(".lock")
-        try:
-            with _staging_lock(lock_file):
-                shutil.rmtree(folder, ignore_errors=True)
-                lock_file.unlink(missing_ok=True)
-        except Timeout:  # its writer lives
-            continue
-    for partial in index.glob(f"{UNFINISHED_PREFIX}*"):
-        partial.unlink(missing_ok=True)

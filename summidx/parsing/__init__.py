@@ -1,136 +1,28 @@
 """Files to units, in a process of their own per repository: a parser's crash costs that repository, not the worker."""
 
-import signal
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from summidx.errors import ParseError
-from summidx.parsing.process import Job, Run, run_child
-from summidx.parsing.units import FileFacts
-from summidx.records import ParsedRepo, Skip, SkipReason, SourceFile, Unit
-from summidx.settings import ParseSettings
-from summidx.sources import classify
+from summidx.records import ParsedRepo, SourceFile
 from summidx.stop import Stop
 
-MAX_CRASHING_FILES = 3
-"""With more files that crash the parser, the repository fails: the fault is hardly theirs."""
-_ID_SEPARATOR = "::"
+if TYPE_CHECKING:
+    from summidx.settings import ParseSettings
 
 __all__ = ["parse"]
 
 
-def parse(files: Sequence[SourceFile], settings: ParseSettings, stop: Stop) -> ParsedRepo:
+def parse(files: Sequence[SourceFile], settings: "ParseSettings", stop: Stop) -> ParsedRepo:
     """Read all files of a repository: its file, class and function units, sorted by path, then in order of the source.
 
     A file that is past its CPU time, or on which the parser crashed twice, has its file unit only, and a skip that says
     so. Memory is no property of a file: past `settings.memory_mb` the repository fails.
 
     Raises:
-        ParseError: the process ran out of memory, was killed, or crashed on more than MAX_CRASHING_FILES files.
+        ParseError: the process ran out of memory, was killed, or crashed on too many files.
         Stopped: the run was told to stop; the process is gone.
     """
-    stop.check()
-    jobs, skips = _prepare(files)
-    given_up: dict[str, Skip] = {}
-    crashes: Counter[str] = Counter()
-    while jobs:
-        run = _start(jobs, settings, stop)
-        if run.links is not None:
-            units = [unit for result in run.results for unit in result.units]
-            skips += [result.skip for result in run.results if result.skip]
-            return ParsedRepo(
-                units=tuple(_link(unit, run) for unit in units),
-                skips=tuple(sorted([*skips, *given_up.values()], key=lambda skip: (skip.path, skip.reason))),
-            )
-        path = _path_to_blame(run, jobs, settings)
-        crashes[path] += 1
-        skip = _skip_for(run, path, crashes[path])
-        if skip is not None:
-            given_up[path] = skip
-            jobs = [
-                replace(job, facts=replace(job.facts, is_code=False)) if job.facts.path == path else job for job in jobs
-            ]
-        if len(crashes) > MAX_CRASHING_FILES:
-            raise ParseError(
-                f"the parser crashed on {len(crashes)} files ({', '.join(sorted(crashes))}; last: {run.cause}), so the "
-                "repository cannot be indexed: look for a broken installation of tree-sitter, or leave these files out"
-            )
-    return ParsedRepo(units=(), skips=tuple(skips))
+    # The parsing process imports this package too, for each repository, and needs neither pydantic nor the sources.
+    from summidx.parsing.repository import parse_files
 
-
-def _prepare(files: Sequence[SourceFile]) -> tuple[list[Job], list[Skip]]:
-    """What the child gets, sorted by path; and files whose path would make ids ambiguous."""
-    jobs, skips = [], []
-    for file in sorted(files, key=lambda file: file.path):
-        if _ID_SEPARATOR in file.path:
-            skips.append(Skip(file.path, SkipReason.BAD_NAME, f"`{_ID_SEPARATOR}` stands between path and name in ids"))
-            continue
-        is_opaque = classify.not_read_as_code(file.path, file.data) is not None
-        facts = FileFacts(
-            path=file.path,
-            language=classify.language_of(file.path, file.data),
-            is_opaque=is_opaque,
-            is_test=classify.is_test_path(file.path),
-            is_secondary=is_opaque or classify.is_secondary_path(file.path),
-        )
-        jobs.append(Job(facts, file.data))
-    return jobs, skips
-
-
-def _start(jobs: Sequence[Job], settings: ParseSettings, stop: Stop) -> Run:
-    try:
-        run = run_child(jobs, settings, stop)
-    except OSError as error:
-        raise ParseError(
-            f"no parsing process can be started ({error}), so nothing can be parsed: free memory or processes"
-        ) from None
-    if not run.was_ready:
-        raise ParseError(
-            f"the parsing process does not start ({run.cause}), so nothing can be parsed: "
-            "check that summidx and tree-sitter are installed for this Python, and parsing.memory_mb"
-        )
-    return run
-
-
-def _path_to_blame(run: Run, jobs: Sequence[Job], settings: ParseSettings) -> str:
-    """The file that a process died on, if it is the file's doing.
-
-    Raises:
-        ParseError: it is not: the process ran out of memory, or was killed from outside, or was past all files.
-    """
-    path = jobs[len(run.results)].facts.path if len(run.results) < len(jobs) else ""
-    where = f"at {path}" if path else "while it resolved calls"
-    if run.ran_out_of_memory:
-        raise ParseError(
-            f"the parser ran out of memory {where} ({settings.memory_mb} MiB), so this repository cannot be indexed: "
-            "raise parsing.memory_mb, or lower sources.max_file_bytes"
-        )
-    if not path or run.exit_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
-        raise ParseError(
-            f"the parsing process ended {where} ({run.cause}), so this repository is not indexed: run it again; "
-            "if the machine was out of memory, with fewer repositories at once"
-        )
-    return path
-
-
-def _skip_for(run: Run, path: str, n_crashes: int) -> Skip | None:
-    """The skip that says why a file is given up, or None: then it gets a second chance."""
-    if run.exit_code == -signal.SIGXCPU:
-        return Skip(path, SkipReason.PARSE_BUDGET, "its CPU time was used up (parsing.cpu_s_per_file)")
-    return Skip(path, SkipReason.UNPARSABLE, f"the parser crashed on it: {run.cause}") if n_crashes > 1 else None
-
-
-def _link(unit: Unit, run: Run) -> Unit:
-    links = run.links
-    if links is None:
-        return unit
-    calls, called_by = _of(links.calls, unit), _of(links.called_by, unit)
-    imports = _of(links.imports, unit)
-    if not (calls or called_by or imports):
-        return unit
-    return replace(unit, calls=calls, called_by=called_by, imports=imports)
-
-
-def _of(links: Mapping[str, tuple[str, ...]], unit: Unit) -> tuple[str, ...]:
-    return links.get(unit.id, ())
+    return parse_files(files, settings, stop)

@@ -9,7 +9,7 @@ from summidx.parsing.text import split_lines
 _PROSE = frozenset({"markdown", "restructuredtext", "rst", "asciidoc", "text"})
 _COMMENT_START = re.compile(r"\s*(?:#(?=[\s#]|$)|//|--(?=\s|$)|;|%|/\*|<!--|\"\"\"|''')")
 """`#include`, `#id` and the `---` of YAML start no comment."""
-_COMMENT_MARK = re.compile(r"^\s*(?:#+|//+!?|--+|;+|%+|/\*+!?|\*+/?|<!--|\"\"\"|''')\s?|\s*(?:\*+/|-->)\s*$")
+_COMMENT_MARK = re.compile(r"^\s*(?:-->|<!--|#+|//+!?|--+|;+|%+|/\*+!?|\*+/?|\"\"\"|''')\s?|\s*(?:\*+/|-->)\s*$")
 _UNDERLINE = re.compile(r"^\s*([=\-~^\"'#*+.`])\1{2,}\s*$")
 _MARKDOWN_HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(.*?)\s*#*\s*$")
 _NOISE = re.compile(r"^\s*(?:\[!\[|!\[|<|\.\. |\|\s|```|---\s*$)")

@@ -2,10 +2,12 @@
 
 import importlib.util
 import os
+import resource
 import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ _READ_BYTES = 262_144
 _STDERR_BYTES = 4_000
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 """All that the child gets of the environment: no key, no token, nothing that steers Python."""
+
+_CRASHES = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT)
 
 _BOOT = (
     "import sys; sys.path += sys.argv[3:]; from summidx.parsing.child import main; "
@@ -47,11 +51,21 @@ class Run:
     exit_code: int = 0
     """As `subprocess` has it: minus the signal's number for a process that was killed."""
     stderr: str = ""
+    peak_bytes: int = 0
+    """Largest address space that it was seen with; 0 where the system does not say."""
+    memory_bytes: int = 0
+    """Its limit."""
 
     @property
     def ran_out_of_memory(self) -> bool:
-        """Whether it met its memory limit. tree-sitter aborts then, with these words."""
-        return self.exit_code == OUT_OF_MEMORY or "failed to allocate" in self.stderr or "MemoryError" in self.stderr
+        """Whether it met its memory limit.
+
+        Python says so. C code crashes: tree-sitter's binding does with SIGSEGV. What had grown to a third of its limit
+        when it was last looked at, and then crashed, is taken for that: no parser grows by the rest within `_POLL_S`.
+        """
+        if self.exit_code == OUT_OF_MEMORY or "failed to allocate" in self.stderr or "MemoryError" in self.stderr:
+            return True
+        return self.exit_code in _CRASHES and self.peak_bytes > self.memory_bytes / 3
 
     @property
     def cause(self) -> str:
@@ -85,7 +99,7 @@ def run_child(jobs: Sequence[Job], settings: ParseSettings, stop: Stop) -> Run:
         bufsize=0,
     )
     try:
-        return _Exchange(process, jobs).finish(stop)
+        return _Exchange(process, jobs, settings.memory_mb * 1024 * 1024).finish(stop)
     finally:
         process.kill()
         process.wait()
@@ -106,15 +120,16 @@ def _import_folders() -> list[str]:
 class _Exchange:
     """Writing and reading at once, in one thread: a full pipe on either side never holds up the other."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", jobs: Sequence[Job]) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", jobs: Sequence[Job], memory_bytes: int) -> None:
         self._process = process
-        self._run = Run()
+        self._run = Run(memory_bytes=memory_bytes)
         self._outgoing = _chunks(jobs)
         self._pending = memoryview(b"")
         self._line: list[bytes] = []
         """Pieces of a line that has not ended."""
         self._n_jobs = len(jobs)
         self._stderr = b""
+        self._looked_at_s = 0.0
 
     def finish(self, stop: Stop) -> Run:
         process = self._process
@@ -127,6 +142,7 @@ class _Exchange:
                 selector.register(pipe, event, handler)
             while selector.get_map():
                 stop.check()
+                self._look_at_memory()
                 for key, _ in selector.select(_POLL_S):
                     if not key.data(key.fd):
                         selector.unregister(key.fileobj)
@@ -134,6 +150,16 @@ class _Exchange:
         self._run.exit_code = process.wait()
         self._run.stderr = self._stderr.decode("utf-8", "replace")
         return self._run
+
+    def _look_at_memory(self) -> None:
+        if time.monotonic() - self._looked_at_s < _POLL_S:
+            return
+        self._looked_at_s = time.monotonic()
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[0])
+        except (OSError, ValueError, IndexError):  # no Linux, or just gone
+            return
+        self._run.peak_bytes = max(self._run.peak_bytes, pages * resource.getpagesize())
 
     def _write(self, fd: int) -> bool:
         """Write what the pipe takes; False when all is written, or nobody reads."""

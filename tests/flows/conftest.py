@@ -1,0 +1,261 @@
+"""Real runs: the command in its own process, real repositories, a real Prefect server for the session."""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pygit2
+import pytest
+
+BUILD = Path(__file__).parents[2] / "flows" / "build.py"
+
+
+def _make_repo(path: Path, *commits: Mapping[str, str]) -> list[str]:
+    """A git repository with these commits, each a full tree; their ids."""
+    repo = pygit2.init_repository(path, initial_head="main")
+    author = pygit2.Signature("A. Author", "author@example.org", 1_700_000_000, 0)
+    ids: list[str] = []
+    for files in commits:
+        index = pygit2.Index()
+        for name, text in files.items():
+            index.add(pygit2.IndexEntry(name, repo.create_blob(text.encode()), pygit2.enums.FileMode.BLOB))
+        parents = [repo.head.target] if ids else []
+        ids.append(str(repo.create_commit("HEAD", author, author, "change", index.write_tree(repo), parents)))
+    return ids
+
+
+def _module(name: str, n: int = 3) -> str:
+    """Python source with `n` functions that are no trivial ones."""
+    return "\n\n".join(
+        f"def {name}_{i}(items):\n"
+        f'    """Sum what {name} {i} gives."""\n'
+        f"    total = {i}\n    for item in items:\n        total += item\n    return total\n"
+        for i in range(n)
+    )
+
+
+@dataclass
+class Build:
+    """Runs `python flows/build.py` in a folder of its own."""
+
+    cwd: Path
+    env: dict[str, str]
+    options: tuple[str, ...] = ("--embedding-model", "hashing", "--index-root", "index")
+    extra_env: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *args: str | Path, **popen: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, BUILD, *map(str, args), *self.options],
+            cwd=self.cwd,
+            env=self.env | self.extra_env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **popen,
+        )
+
+    def __call__(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
+        with self.start(*args) as process:
+            out, err = process.communicate()
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def report(self, *args: str | Path, code: int = 0) -> dict[str, Any]:
+        """The report of `--json`; fails the test if the exit code is another."""
+        done = self(*args, "--json")
+        assert done.returncode == code, done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        report["by_name"] = {each["name"]: each for each in report["repositories"]}
+        return report
+
+    @property
+    def logs(self) -> list[Path]:
+        return sorted((self.cwd / "logs" / "summary_index").glob("*.log"))
+
+    def current(self, name: str) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads((self.cwd / "index" / name / "CURRENT").read_text())
+        return manifest
+
+
+class HoldingLLM(ThreadingHTTPServer):
+    """An OpenAI-compatible server that answers at once, except calls that contain the word HOLDME: those it holds."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _LLMHandler)
+        self.held: queue.Queue[int] = queue.Queue()
+        """The client's port, for each call that is held."""
+        self.release = threading.Event()
+        self.keys: set[str | None] = set()
+        """The Authorization headers of all calls."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        url = f"http://127.0.0.1:{self.server_port}/v1"
+        return ("--llm-provider", "openai", "--llm-model", "stub", "--llm-base-url", url)
+
+    def handle_error(self, *args: object) -> None:
+        """A client that was killed is no error."""
+
+
+class _LLMHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HoldingLLM
+
+    def do_GET(self) -> None:
+        self._send({"object": "list", "data": [{"id": "stub", "object": "model", "created": 0, "owned_by": "test"}]})
+
+    def do_POST(self) -> None:
+        self.server.keys.add(self.headers["Authorization"])
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if b"HOLDME" in body:
+            self.server.held.put(self.client_address[1])
+            self.server.release.wait(120)
+        message = {"role": "assistant", "content": "It adds numbers up for a report.\n\nKeywords: sum, report"}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+        completion = {"id": "1", "object": "chat.completion", "created": 0, "model": "stub"}
+        self._send(completion | {"choices": [choice], "usage": usage})
+
+    def _send(self, value: object) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """A Prefect API, asked over HTTP as any client would."""
+
+    url: str
+
+    def post(self, path: str, body: object) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
+
+    def flow_run(self, run_id: str) -> dict[str, Any]:
+        return self.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})[0]
+
+    def last_flow_run(self) -> dict[str, Any]:
+        return self.post("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+
+    def task_states(self, run_id: str) -> dict[str, str]:
+        """Name of each task run of a flow run, and the name of its state."""
+        runs = self.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+        return {run["name"]: run["state_name"] for run in runs}
+
+
+@pytest.fixture(scope="session")
+def prefect_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment with a Prefect home of its own and no setting of the developer's."""
+    home = tmp_path_factory.mktemp("prefect-home")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "SUMMIDX_", "OPENAI_", "DASK_"))}
+    return kept | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+@pytest.fixture(scope="session")
+def api(prefect_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """`prefect server start`, for the session."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    log = tmp_path_factory.mktemp("prefect-server") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
+            env=prefect_env,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+        yield Api(url)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture
+def build(api: Api, prefect_env: dict[str, str], tmp_path: Path) -> Build:
+    """The command, with its records at the session's server."""
+    (tmp_path / "work").mkdir()
+    return Build(tmp_path / "work", prefect_env | {"PREFECT_API_URL": api.url})
+
+
+@pytest.fixture(scope="session")
+def repos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two git repositories and a plain folder. Do not change them."""
+    root = tmp_path_factory.mktemp("repos")
+    _make_repo(root / "alpha", {"alpha.py": _module("alpha"), "README.md": "# Alpha\n"})
+    _make_repo(root / "beta", {"pkg/beta.py": _module("beta")})
+    (root / "notes").mkdir()
+    (root / "notes" / "notes.md").write_text("# Notes\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def first_run(
+    api: Api, prefect_env: dict[str, str], repos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Build, subprocess.CompletedProcess[str]]:
+    """One build of `repos`, and what it said."""
+    build = Build(tmp_path_factory.mktemp("first"), prefect_env | {"PREFECT_API_URL": api.url})
+    return build, build("--repos-root", repos)
+
+
+@pytest.fixture
+def built(build: Build, first_run: tuple[Build, object]) -> Build:
+    """The command, where all of `repos` is built."""
+    shutil.copytree(first_run[0].cwd / "index", build.cwd / "index")
+    return build
+
+
+@pytest.fixture
+def llm() -> Iterator[HoldingLLM]:
+    with HoldingLLM() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.release.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def make_repo() -> Callable[..., list[str]]:
+    return _make_repo
+
+
+@pytest.fixture
+def module() -> Callable[..., str]:
+    return _module

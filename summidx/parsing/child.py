@@ -20,6 +20,8 @@ from summidx.parsing.units import FileFacts, build_plain_unit, build_units
 from summidx.parsing.wire import OUT_OF_MEMORY, READY, decode_file, encode_links, encode_result
 from summidx.records import Skip, SkipReason, Unit
 
+MAX_ERROR_SHARE = 0.5
+"""A file without a definition that is no program for so much of it is not read as code."""
 _MAX_HEADER_BYTES = 1_000_000
 
 
@@ -80,9 +82,11 @@ def read_file(facts: FileFacts, data: bytes, budget: Budget) -> tuple[list[Unit]
     if language is not None:
         try:
             syntax = language.analyse(text, budget)
-            if not (syntax.has_errors and not syntax.definitions):
+            if syntax.definitions or syntax.error_share < MAX_ERROR_SHARE:
                 return build_units(facts, lines, syntax), syntax, None
-            skip = Skip(facts.path, SkipReason.UNPARSABLE, f"syntax errors, and no definition: no {facts.language}?")
+            skip = Skip(
+                facts.path, SkipReason.UNPARSABLE, f"syntax errors all over, and no definition: no {facts.language}?"
+            )
         except OverBudget:
             skip = Skip(facts.path, SkipReason.PARSE_BUDGET, "its CPU time was used up (parsing.cpu_s_per_file)")
     plain = read_plain(facts.path, facts.language, text)

@@ -97,6 +97,7 @@ def run_child(jobs: Sequence[Job], settings: ParseSettings, stop: Stop) -> Run:
         cwd="/",
         env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
         bufsize=0,
+        process_group=0,  # a Ctrl-C at the terminal is for the parent, which then stops this process
     )
     try:
         return _Exchange(process, jobs, settings.memory_mb * 1024 * 1024).finish(stop)

@@ -2,10 +2,11 @@
 
 import signal
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from summidx.errors import ParseError
+from summidx.parsing.calls import Links
 from summidx.parsing.process import Job, Run, run_child
 from summidx.parsing.units import FileFacts
 from summidx.records import ParsedRepo, Skip, SkipReason, SourceFile, Unit
@@ -30,7 +31,7 @@ def parse_files(files: Sequence[SourceFile], settings: ParseSettings, stop: Stop
             units = [unit for result in run.results for unit in result.units]
             skips += [result.skip for result in run.results if result.skip]
             return ParsedRepo(
-                units=tuple(_link(unit, run) for unit in units),
+                units=tuple(_link(unit, run.links) for unit in units),
                 skips=tuple(sorted([*skips, *given_up.values()], key=lambda skip: (skip.path, skip.reason))),
             )
         path = _path_to_blame(run, jobs, settings)
@@ -111,16 +112,9 @@ def _skip_for(run: Run, path: str, n_crashes: int) -> Skip | None:
     return Skip(path, SkipReason.UNPARSABLE, f"the parser crashed on it: {run.cause}") if n_crashes > 1 else None
 
 
-def _link(unit: Unit, run: Run) -> Unit:
-    links = run.links
-    if links is None:
-        return unit
-    calls, called_by = _of(links.calls, unit), _of(links.called_by, unit)
-    imports = _of(links.imports, unit)
+def _link(unit: Unit, links: Links) -> Unit:
+    calls, called_by = links.calls.get(unit.id, ()), links.called_by.get(unit.id, ())
+    imports = links.imports.get(unit.id, ())
     if not (calls or called_by or imports):
         return unit
     return replace(unit, calls=calls, called_by=called_by, imports=imports)
-
-
-def _of(links: Mapping[str, tuple[str, ...]], unit: Unit) -> tuple[str, ...]:
-    return links.get(unit.id, ())

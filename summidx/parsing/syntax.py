@@ -120,4 +120,5 @@ class Syntax:
     comment_lines: set[int] = field(default_factory=set)
     """Lines that hold nothing but a comment."""
     names: Names = field(default_factory=Names)
-    has_errors: bool = False
+    error_share: float = 0.0
+    """Share of the source, from 0 to 1, in which no statement could be made out."""

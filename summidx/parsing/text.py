@@ -19,8 +19,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 def decode(data: bytes, *, declared: bool = False) -> str:
     """Decode `data`: by its byte order mark, as UTF-8, by its declaration (PEP 263, if `declared`), as Windows-1252.
 
-    UTF-8 goes before the declaration: text in another encoding is next to never valid UTF-8, and `sources` may have
-    made UTF-8 of it already, with the declaration still in it.
+    UTF-8 goes before the declaration: text in another encoding is next to never valid UTF-8, while UTF-8 under an old
+    declaration is common.
     Line ends become LF, as Python's own reading of source has it. NUL and lone surrogates, which no database and no
     tokeniser takes, become U+FFFD. Never raises.
     """

@@ -101,6 +101,11 @@ def test_random_bytes_as_python_are_a_file_unit_and_a_skip(read: Read) -> None:
     assert [(skip.path, skip.reason) for skip in repo.skips] == [("noise.py", SkipReason.UNPARSABLE)]
 
 
+def test_a_script_with_a_mistake_is_still_read_as_code(read: Read) -> None:
+    repo = read({"a.py": "'''A script.'''\nimport json\nx = 1 +\ny = json.loads('1')\nprint(y)\n"})
+    assert (repo.units[0].docstring, repo.units[0].imports, repo.skips) == ("A script.", ("json",), ())
+
+
 def test_nesting_of_100_000_levels_costs_nothing_else(read: Read) -> None:
     nested = "x = " + "f(" * 100_000 + ")" * 100_000 + "\ndef after(): pass\n"
     repo = read({"deep.py": nested, "a.py": "def f(): pass\n"})

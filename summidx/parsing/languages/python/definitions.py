@@ -64,7 +64,7 @@ class _Reader:
     def read(self, tree: tree_sitter.Tree, budget: Budget) -> Syntax:
         syntax = self._syntax
         root = tree.root_node
-        syntax.has_errors = root.has_error
+        syntax.error_share = _error_share(root)
         syntax.docstring, syntax.docstring_lines = read_docstring(self._source, root)
         for node in walk(tree, budget):
             kind = node.type
@@ -190,6 +190,13 @@ class _Reader:
             while line in self._syntax.comment_lines and indent_of(self._lines[line - 1]) == indent:
                 line -= 1
             definition.first_line = line + 1
+
+
+def _error_share(root: tree_sitter.Node) -> float:
+    if not root.has_error:
+        return 0.0
+    errors = [root] if root.is_error else [child for child in root.children if child.is_error]
+    return sum(node.end_byte - node.start_byte for node in errors) / max(1, root.end_byte - root.start_byte)
 
 
 def _last(dotted: str) -> str:

@@ -15,7 +15,7 @@ from summidx.sources import classify
 from summidx.stop import Stop
 
 MAX_CRASHING_FILES = 3
-"""With more files that crash the parser, the repository fails: the fault is hardly theirs."""
+"""With more files that crash the parser, or one that does even when it is only read, the fault is hardly theirs."""
 _ID_SEPARATOR = "::"
 
 
@@ -42,9 +42,9 @@ def parse_files(files: Sequence[SourceFile], settings: ParseSettings, stop: Stop
             jobs = [
                 replace(job, facts=replace(job.facts, is_code=False)) if job.facts.path == path else job for job in jobs
             ]
-        if len(crashes) > MAX_CRASHING_FILES:
+        if len(crashes) > MAX_CRASHING_FILES or crashes[path] > 2:
             raise ParseError(
-                f"the parser crashed on {len(crashes)} files ({', '.join(sorted(crashes))}; last: {run.cause}), so the "
+                f"the parser crashed on {len(crashes)} file(s) ({', '.join(sorted(crashes))}; last: {run.cause}), so the "
                 "repository cannot be indexed: look for a broken installation of tree-sitter, or leave these files out"
             )
     return ParsedRepo(units=(), skips=tuple(skips))

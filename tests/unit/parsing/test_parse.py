@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from summidx.errors import ParseError, Stopped
+from summidx.parsing import process
 from summidx.records import Level, ParsedRepo, SkipReason, Unit
 from summidx.settings import ParseSettings
 from summidx.stop import Stop
@@ -140,6 +141,15 @@ def test_a_crash_on_a_file_is_tried_again_then_costs_only_that_file(
     assert "SIGSEGV" in skip.detail
 
 
+def test_a_crash_that_has_nothing_to_do_with_the_files_fails_the_repository(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that says it is ready and then dies at once, whatever it is given."""
+    monkeypatch.setattr(process, "_BOOT", "import os; print('ready', flush=True); os.abort()")
+    with pytest.raises(ParseError, match=r"crashed on 1 file\(s\) \(a\.py; last: SIGABRT\)"):
+        read({"a.py": "def f(): pass\n", "b.py": ""})
+
+
 def test_one_crash_changes_nothing(slow_python: str, read: Read, watching: Watching) -> None:
     killed: list[int] = []
 
@@ -235,8 +245,6 @@ def test_it_works_where_this_process_finds_the_package_by_its_path_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that was given PYTHONPATH: the child ignores it, and is told the folders by its parent."""
-    from summidx.parsing import process
-
     assert all(Path(folder).is_absolute() for folder in process._import_folders())
     assert any((Path(folder) / "summidx" / "parsing" / "child.py").exists() for folder in process._import_folders())
 

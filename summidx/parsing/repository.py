@@ -45,7 +45,7 @@ def parse_files(files: Sequence[SourceFile], settings: ParseSettings, stop: Stop
         if len(crashes) > MAX_CRASHING_FILES or crashes[path] > 2:
             raise ParseError(
                 f"the parser crashed on {len(crashes)} file(s) ({', '.join(sorted(crashes))}; last: {run.cause}), so "
-                "this repository cannot be indexed: look for a broken installation of tree-sitter, or leave these files out"
+                "this repository cannot be indexed: check the installation of tree-sitter, or leave these files out"
             )
     return ParsedRepo(units=(), skips=tuple(skips))
 

@@ -110,7 +110,7 @@ class EmbeddingSettings(Group):
 
     model: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
-        description="A sentence-transformers model: id or folder; all-MiniLM-L6-v2 comes from its package, if installed.",
+        description="A sentence-transformers model: id or folder; MiniLM comes from its package, if installed.",
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Off unless you know the model's authors."

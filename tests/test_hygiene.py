@@ -4,7 +4,6 @@ import importlib.metadata
 import inspect
 import pickle
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,10 +55,9 @@ DETAILS: dict[type[errors.SummidxError], tuple[object, ...]] = {
 
 
 def test_version_is_one() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert summidx.__version__ == importlib.metadata.version("summidx") == declared
+    assert summidx.__version__ == importlib.metadata.version("summidx")
     released = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
-    assert not released or released[0] == declared
+    assert not released or released[0] == summidx.__version__
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -64,7 +64,7 @@ def repo(tmp_path):
     commit(
         folder,
         {
-            "README.md": "# Shapes\n\nShapes is a library of geometry for everyone who draws.\n\nInstall it with pip.\n",
+            "README.md": "# Shapes\n\nShapes is a library of geometry.\n\nInstall it with pip.\n",
             "src/shapes/core.py": SHAPES,
             "src/shapes/__init__.py": "",
             "tests/test_core.py": "from shapes.core import Circle\n\n\ndef test_area():\n    assert Circle(1).area()\n",

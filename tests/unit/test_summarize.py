@@ -110,8 +110,7 @@ def walk_all(trees, summarizer, cache, *, cap=64, stop=None, levels=tuple(Level)
             shared = Answers(cache, executor, **answers)
             gate, policy = CallGate(cap), SummaryPolicy(frozenset(levels), tests)
             walks = [
-                Walk(tree, policy, summarizer, shared, gate, stop or Stop(), order)
-                for order, tree in enumerate(trees)
+                Walk(tree, policy, summarizer, shared, gate, stop or Stop(), order) for order, tree in enumerate(trees)
             ]
             try:
                 await asyncio.gather(*(walk.run() for walk in walks))

@@ -1,9 +1,13 @@
 """The cluster to run on: this process, worker processes, one process per GPU, or a cluster that runs already."""
 
 import logging
+import os
 import signal
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+# Read as distributed is imported; at its default level a run has some 70 lines of it.
+os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
 
 import dask.config
 from distributed import LocalCluster

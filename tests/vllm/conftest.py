@@ -30,19 +30,12 @@ class VLLMServer:
     base_url: str
     model: str
 
-    def read_metrics(self) -> dict[str, float]:
-        """What `/metrics` says: each metric summed over its labels, by name (`vllm:request_success_total`)."""
+    def read_metric(self, name: str, label: str = "") -> int:
+        """The sum of a counter of `/metrics` over all its series that carry `label` (`handler="/v1/models"`)."""
         with urllib.request.urlopen(f"{self.base_url.removesuffix('/v1')}/metrics", timeout=30) as response:
-            text = response.read().decode()
-        metrics: dict[str, float] = {}
-        for line in text.splitlines():
-            if match := re.fullmatch(r"([^#\s{]+)(?:\{.*\})? (\S+)", line):
-                metrics[match[1]] = metrics.get(match[1], 0.0) + float(match[2])
-        return metrics
-
-    def count_requests(self) -> int:
-        """Requests answered since the start."""
-        return int(self.read_metrics().get("vllm:request_success_total", 0))
+            lines = response.read().decode().splitlines()
+        series = (line.rpartition(" ") for line in lines if re.match(rf"{re.escape(name)}[{{ ]", line))
+        return int(sum(float(value) for labels, _, value in series if label in labels))
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,17 @@
 """Fixtures that every folder of tests may use."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from fake_llm import FakeLLM, running
+
+
+def pytest_configure() -> None:
+    """Forget the developer's own settings, servers and keys: no test may depend on them, and none may reach them."""
+    for name in list(os.environ):
+        if name.startswith(("SUMMIDX_", "OPENAI_", "PREFECT_")) and name != "SUMMIDX_REQUIRE_SYSTEM_PARTS":
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session")

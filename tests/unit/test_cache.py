@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from parts import require_part
 
 from summidx.cache import Cache
 from summidx.errors import CacheError, UsageError
 from summidx.keys import digest
 from summidx.records import Origin, Status, Summary
 
-POSTGRES = Path("/usr/lib/postgresql/15/bin")
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql/none"))
 
 
 def summary(text: str, **fields) -> Summary:
@@ -36,8 +37,7 @@ def sqlite_url(tmp_path):
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory):
-    if not (POSTGRES / "initdb").exists():
-        pytest.skip("PostgreSQL 15 is not installed (Debian package postgresql-15)")
+    require_part("PostgreSQL", present=(POSTGRES / "initdb").exists(), how="apt-get install postgresql")
     pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
     # The socket's path must stay short, and the server's user must reach it.
     home = Path(os.path.realpath(subprocess.check_output(["mktemp", "-d", "/tmp/pg.XXXXXX"], text=True).strip()))

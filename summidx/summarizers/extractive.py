@@ -32,12 +32,13 @@ EXTRACTIVE_VERSION = 1
 """Moves when the same request would give another text; a golden test forces it to."""
 
 IDENTITY = f"extractive/{EXTRACTIVE_VERSION}"
-MAX_SOURCE = 100_000
+MAX_SOURCE = 50_000
 """Characters of a unit's own source that are read: enough for any unit worth a summary, and it bounds the time."""
 LEAD_WORDS = 60
 CHILD_WORDS = 150
 """Bound on the list of children; with the lead it fills MiniLM's 256 tokens."""
 MAX_KEYWORDS = 6
+FRONT_FILES = ("__init__.py", "index.js", "index.ts", "mod.rs", "lib.rs", "doc.go", "package-info.java")
 
 
 class ExtractiveSummarizer:
@@ -79,7 +80,7 @@ def _code_parts(request: SummaryRequest, source: str) -> Iterator[str]:
     unit = request.unit
     body = without_docstring(source, unit.docstring)
     notes = comments(body, unit.language)
-    yield first_sentences(described(unit), LEAD_WORDS) or sentence(lead(unit))
+    yield described(unit, LEAD_WORDS) or sentence(lead(unit))
     yield placement(unit)
     if notes and not unit.docstring:
         yield first_sentences("\n".join(note[:1].upper() + note[1:] for note in notes), 30)
@@ -110,7 +111,7 @@ def _container_parts(request: SummaryRequest, source: str) -> Iterator[str]:
     """Sentences about a file, a directory or the repository."""
     unit = request.unit
     notes = comments(source, unit.language) if not unit.docstring and not is_markup(unit.language) else []
-    told = first_sentences(described(unit), LEAD_WORDS)
+    told = described(unit, LEAD_WORDS) or _front_file(request)
     yield told or first_sentences("\n".join(notes[:10]), 40) or sentence(lead(unit))
     yield placement(unit)
     if is_markup(unit.language):
@@ -129,6 +130,15 @@ def _container_parts(request: SummaryRequest, source: str) -> Iterator[str]:
             yield f"Mentions {', '.join(names)}"
 
 
+def _front_file(request: SummaryRequest) -> str:
+    """What the file that stands for its directory says of it (`__init__.py`, `index.js`, `mod.rs`), or ""."""
+    if request.unit.level is not Level.DIRECTORY:
+        return ""
+    files = {child.name: child.text for child in request.children if child.level is Level.FILE}
+    found = next((files[name] for name in FRONT_FILES if files.get(name)), "") or ""
+    return sentence(first_sentence(found))
+
+
 def _by_level(request: SummaryRequest) -> dict[Level, tuple[ChildSummary, ...]]:
     return {level: tuple(c for c in request.children if c.level is level) for level in Level}
 
@@ -141,7 +151,7 @@ def _children(children: tuple[ChildSummary, ...], label: str) -> str:
     for child in children:
         name = f"`{child.name}`"
         said = first_sentence(child.text or "", sentence_words) if room > CHILD_WORDS // 4 else ""
-        if said.lower() in (child.name.lower(), identifier_words(child.name)):
+        if identifier_words(child.name).startswith(said.lower().rstrip(".")):  # it only repeats the name
             said = ""
         entry = f"{name} - {said}" if said else name
         room -= len(entry.split())
@@ -172,7 +182,11 @@ def _keywords(request: SummaryRequest, source: str) -> tuple[str, ...]:
     """At most 6 frequent words of comments and descriptions that are no identifiers of the code."""
     unit = request.unit
     body = without_docstring(source, unit.docstring)
-    told = [described(unit), *comments(body, unit.language), *(first_sentence(c.text or "") for c in request.children)]
+    told = [
+        described(unit, 400),
+        *comments(body, unit.language),
+        *(first_sentence(c.text or "") for c in request.children),
+    ]
     names = {"class", "method", "function", *unit.qualified_name.split("."), *(c.name for c in request.children)}
     if not is_markup(unit.language) and unit.level in (Level.FUNCTION, Level.CLASS, Level.FILE):
         names.update(identifiers(code_only(body)))

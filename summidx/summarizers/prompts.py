@@ -20,6 +20,8 @@ BYTES_PER_TOKEN = 3.2
 """A cheap estimate, on the low side for code in English; where it was too high, the server says so and we shorten."""
 MESSAGE_OVERHEAD_TOKENS = 32
 """Allowance for the chat template."""
+MAX_ANSWER_CHARS = 20_000
+"""What is read of an answer, thinking aside: no answer of the usual token limits is longer."""
 MAX_SUMMARY_CHARS = 2000
 MAX_KEYWORDS = 6
 
@@ -205,7 +207,7 @@ _THINKING = re.compile(  # some chat templates open the block themselves: then o
     r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>|\A.*?</think(?:ing)?>[ \t]*(?:\n|\Z)", re.DOTALL | re.IGNORECASE
 )
 _OPEN_THINKING = re.compile(r"\A\s*<think(?:ing)?>", re.IGNORECASE)
-_KEYWORDS_LINE = re.compile(r"^\W*(?:key ?words|search terms|terms)\W*?\s*[:：]\W*(.*)$", re.IGNORECASE)  # noqa: RUF001
+_KEYWORDS_LINE = re.compile(r"^\W{0,9}(?:key ?words|search terms|terms)\W{0,9}?[:：]\W{0,9}(.*)$", re.IGNORECASE)  # noqa: RUF001
 _LABEL = re.compile(r"\A[\s#*_`>-]*(?:summary|description|paragraph|answer)[*_`\s]*[:：][*_`\s]*", re.IGNORECASE)  # noqa: RUF001
 _FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
 _IDENTIFIER_LIKE = re.compile(r"[_(){}<>=/\\]|[a-z][A-Z]|\w\.\w|::")
@@ -231,12 +233,12 @@ def parse_answer(text: str, finish_reason: str | None) -> tuple[str, tuple[str, 
     answer = _THINKING.sub("", text, count=1)
     if _OPEN_THINKING.match(answer):
         raise InvalidOutput("the answer is nothing but thinking")
-    answer = _FENCE.sub("", clean_text(answer))
+    answer = _FENCE.sub("", clean_text(answer[:MAX_ANSWER_CHARS]))
     lines = [line.strip() for line in answer.split("\n") if line.strip()]
     keywords: tuple[str, ...] = ()
     for index in range(len(lines) - 1, -1, -1):
         if found := _KEYWORDS_LINE.match(lines[index]):
-            keywords = _parse_keywords(found[1] or " ".join(lines[index + 1 :]))
+            keywords = _parse_keywords(found[1] or ",".join(lines[index + 1 :]))
             lines = lines[:index]
             break
     summary = _LABEL.sub("", " ".join(" ".join(lines).split())).strip("*_# ")

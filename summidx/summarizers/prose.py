@@ -30,12 +30,14 @@ CODE_WORDS = frozenset(
     lambda let long match mod module mut namespace new nil none nonlocal not null object or package pass private
     protected pub public raise require rescue return self static str string struct super switch template then this
     throw throws trait true try type typedef typename undefined union unless unsafe until use using var virtual void
-    when where while with yield cls args kwargs len range print list dict tuple set isinstance
+    when where while with yield cls args kwargs len range print list dict tuple set isinstance any optional dataclass
+    dataclasses override overload typing annotations future property staticmethod classmethod abstractmethod
     """.split()  # noqa: SIM905
 )
 """Keywords and the most common built-ins of the usual languages: no reader looks for them."""
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_STAR = re.compile(r"^\s*(?:/\*\*?|\*/|\*(?=\s|$))|\*/\s*$")  # the frame of a comment in the C family
 _SECTION = re.compile(
     r"^\s*(?:(?:args?|arguments|parameters?|params|returns?|yields?|raises|attributes|examples?|notes?|see also|usage"
     r"|warnings?|references|todo|methods|keyword args|keyword arguments|other parameters|receives|warns)\s*:?\s*$"
@@ -46,26 +48,36 @@ _SECTION = re.compile(
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9`\"'(\[*])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|no|dr|mr|st)|\b[A-Z])\.$", re.IGNORECASE)
-_ROLE = re.compile(r":[\w:.+-]+:`~?([^`<]+?)(?:\s*<[^`>]*>)?`")
+_ROLE = re.compile(r":[\w:.+-]{1,40}:`~?([^`<]{1,200}?)(?:\s{0,9}<[^`>]{0,200}>)?`")
 _LINK = re.compile(
-    r"!?\[([^\]\[]*)\]\([^()\s]*(?:\([^()\s]*\))?[^()]*\)|`([^`<]+?)\s*<[^`>]+>`__?|\[([^\]\[]+)\]\[[^\]\[]*\]"
+    r"!?\[([^\]\[]{0,300})\]\([^()\s]{0,500}(?:\([^()\s]{0,200}\))?[^()]{0,200}\)"
+    r"|`([^`<]{1,200}?)\s{0,9}<[^`>]{1,500}>`__?|\[([^\]\[]{1,300})\]\[[^\]\[]{0,200}\]"
 )
-_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--.*?-->", re.DOTALL)
+_IMAGE = re.compile(r"\[?!\[[^\]]{0,300}\]\([^)]{0,500}\)(?:\]\([^)]{0,500}\))?|\|[\w -]{1,100}\|(?:_{1,9})?")
+_TAG = re.compile(
+    r"</?(?:a|b|blockquote|br|center|code|details|div|em|font|h[1-6]|hr|i|img|kbd|li|ol|p|picture|pre|source|span|strong"
+    r"|sub|summary|sup|table|tbody|td|th|thead|tr|tt|u|ul)\b[^<>]{0,500}>|<!--.*?(?:-->|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
 _WORD = re.compile(r"\b[^\W\d_](?:['-]?[^\W\d_])*\b")
 _PROSE_WORD = re.compile(r"(?<!\S)[`'(]?[^\W\d_]+(?:['-][^\W\d_]+)?[`')]?[.,:;!?]?(?!\S)")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
-_CALL = re.compile(r"(?<![\w])([^\W\d]\w*)\s*\(")
-_PARTS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\dA-Z_]+|[A-Z]+|\d+")
+_CALL = re.compile(r"(?<!\w)([^\W\d]\w*+)\s{0,9}\(")
+_PARTS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\dA-Z_]+\d*|[A-Z]+\d*|\d+")
+# A comment or a long string that is not closed runs to the end: then nothing is ever scanned twice.
 _STRING_OR_COMMENT = re.compile(
-    r"(?P<triple>\"{3}.*?\"{3}|'{3}.*?'{3})"
-    r"|\"(?P<double>(?:[^\"\\\n]|\\.)*)\"|(?<!\w)'(?P<single>(?:[^'\\\n]|\\.)*)'"
-    r"|(?:^|(?<=\s))(?:#(?![!\[])|//)[^\n]*|/\*.*?\*/|<!--.*?-->",
+    r"(?:\"{3}.*?(?:\"{3}|\Z)|'{3}.*?(?:'{3}|\Z))"
+    r"|\"(?P<double>(?:[^\"\\\n]|\\.){0,400}+)\"|(?<!\w)'(?P<single>(?:[^'\\\n]|\\.){0,400}+)'"
+    r"|(?:^|(?<=\s))(?:#(?![!\[])|//)[^\n]*|/\*.*?(?:\*/|\Z)|<!--.*?(?:-->|\Z)",
     re.DOTALL | re.MULTILINE,
+)
+_LEGAL = re.compile(
+    r"copyright|licen[cs]e|warrant(?:y|ies)|spdx|all rights reserved|applicable law|\"as is\"|-\*-|vim:", re.IGNORECASE
 )
 _PRAGMA = re.compile(
     r"(?:type: ?ignore|noqa|pragma|pylint|mypy|ruff|fmt|isort|flake8|eslint|nolint|pyright|yapf)\b", re.IGNORECASE
 )
-_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#(?![!\[])|//+!?|--(?=\s)|;;+|%%?(?=\s)|\*(?=\s))\s*(.*\S)", re.MULTILINE)
+_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#(?![!\[])|//+!?|--(?=\s)|;;+|%%?(?=\s)|\*(?=\s))[ \t]*+(.*)", re.MULTILINE)
 _HASH_LANGUAGES = frozenset({"python", "ruby", "shell", "bash", "yaml", "toml", "perl", "r", "make", "dockerfile"})
 _MARKUP = frozenset({"markdown", "restructuredtext", "rst", "text", "asciidoc"})
 
@@ -109,7 +121,7 @@ def plain(text: str) -> str:
     text = _LINK.sub(lambda m: m[1] or m[2] or m[3] or "", text)
     text = _ROLE.sub(lambda m: f"`{m[1].rsplit('.', 1)[-1] if '~' in m[0] else m[1]}`", text)
     text = re.sub(r"``([^`]+)``", r"`\1`", text)
-    text = re.sub(r"(?<![\w*])(\*\*|__|\*)(?=\S)([^*\n]+?)(?<=\S)\1(?![\w*])", r"\2", text)
+    text = re.sub(r"(?<![\w*])(\*\*|__|\*)(?=\S)([^*\n]{1,300}?)(?<=\S)\1(?![\w*])", r"\2", text)
     return " ".join(text.split())
 
 
@@ -118,7 +130,7 @@ def description(docstring: str) -> str:
     paragraphs: list[str] = []
     lines: list[str] = []
     for raw in [*docstring.strip().splitlines(), ""]:
-        line = raw.strip().removeprefix("* ").strip("*").strip() if raw.lstrip().startswith("*") else raw.strip()
+        line = _STAR.sub("", raw).strip()
         if _SECTION.match(line):
             if not lines and not paragraphs and re.fullmatch(r"[-=]{3,}", line):
                 continue
@@ -143,7 +155,7 @@ def sentences(text: str) -> list[str]:
     for line in text.splitlines():
         start = 0
         for end in _SENTENCE_END.finditer(line):
-            if not _ABBREVIATION.search(line[start : end.start()].rstrip("\"')]")):
+            if not _ABBREVIATION.search(line[max(start, end.start() - 12) : end.start()].rstrip("\"')]")):
                 found.append(line[start : end.start()].strip())
                 start = end.end()
         if line[start:].strip():
@@ -166,31 +178,39 @@ def first_sentences(text: str, max_words: int) -> str:
 def first_sentence(text: str, max_words: int = 30) -> str:
     """The first sentence of a docstring or summary, without its full stop; "" where there is none."""
     found = sentences(description(text))
-    return clip(found[0], max_words).rstrip(".:;") if found else ""
+    return clip(found[0].rstrip(".:;"), max_words) if found else ""
 
 
 def readme_lead(text: str, max_words: int) -> str:
     """A README's title and its first paragraph of prose; badges, HTML, code and tables are passed over."""
     title = ""
     for block in _prose_blocks(text):
-        heading = re.fullmatch(r"#{1,6}\s+(.+?)\s*#*", block) or re.fullmatch(r"(.+)\n[=\-~^*#]{3,}", block)
-        prose = plain(heading[1] if heading else block)
+        heading = re.fullmatch(r"#{1,6}[ \t]+(.*)", block) or re.fullmatch(r"(.+)\n[=\-~^*#]{3,}", block)
+        prose = plain(heading[1].rstrip("# ") if heading else block)
         if not _WORD.search(prose):
             continue
         if heading:
             title = title or prose.rstrip(".:")
-        elif len(prose.split()) >= 4:
+        elif is_prose(prose):
             lead = first_sentences(prose, max_words)
             return lead if not title or title.lower() in lead.lower() else f"{title}: {lead}"
     return f"{title}." if title else ""
+
+
+def is_prose(text: str) -> bool:
+    """True for a piece of running text: four words at least, and most of what stands there is words."""
+    words = text.split()
+    if sum(character.isalpha() and not character.isascii() for character in text) >= 12:  # scripts without spaces
+        return True
+    return len(words) >= 4 and 2 * len(_PROSE_WORD.findall(text)) >= len(words)
 
 
 def headings(text: str) -> list[str]:
     """The headings of a Markdown or reStructuredText document, in their order."""
     found: list[str] = []
     for block in _prose_blocks(text):
-        for match in re.finditer(r"^#{1,6}\s+(.+?)\s*#*$|^(\S.*)\n([=\-~^*#])\3{2,}$", block, re.MULTILINE):
-            heading = plain(match[1] or match[2]).rstrip(".:")
+        for match in re.finditer(r"^#{1,6}[ \t]+(.*)$|^(\S.*)\n([=\-~^*#])\3{2,}$", block, re.MULTILINE):
+            heading = plain((match[1] or match[2] or "").rstrip("# ")).rstrip(".:")
             if _WORD.search(heading):
                 found.append(heading)
     return found
@@ -198,16 +218,16 @@ def headings(text: str) -> list[str]:
 
 def _prose_blocks(text: str) -> Iterator[str]:
     """Paragraphs and headings of a marked-up text, without code, tables, badges, directives and HTML."""
-    text = re.sub(r"^(```|~~~).*?^\1[ \t]*$", "", text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"^(```|~~~).*?(?:^\1[ \t]*$|\Z)", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"<!--.*?(?:-->|\Z)", "", text, flags=re.DOTALL)
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"^(#{1,6} .*)$", r"\n\1\n", text, flags=re.MULTILINE)
     # A reStructuredText directive and its indented body.
     text = re.sub(r"^\.\. .*\n(?:[ \t]+.*\n|[ \t]*\n(?=[ \t]+\S))*", "\n", text, flags=re.MULTILINE)
     for block in re.split(r"\n[ \t]*\n", text):
-        if re.match(r"[ \t]{4,}|\t|\s*\||\s*>>>|\s*\$ ", block):
+        if re.match(r"[ \t]{4,}|\t|\s*\||\s*>>>|\s*\$ |\[{1,2}[\w.\"-]+\]{1,2}\s|[\w-]+ *= |[{}]", block):
             continue
-        without_images = re.sub(r"\[?!\[[^\]]*\]\([^)]*\)(?:\]\([^)]*\))?|\|[\w -]+\|(?:_+)?", "", block).strip()
+        without_images = _IMAGE.sub("", block).strip()
         if _WORD.search(_TAG.sub("", without_images)):
             yield without_images
 
@@ -218,16 +238,17 @@ def comments(source: str, language: str = "") -> list[str]:
     Lines that follow each other are one comment.
     """
     found: list[str] = []
-    last_line = -2
+    line, last_line, seen = 0, -2, 0
     for match in _COMMENT.finditer(source):
         mark = match[0].lstrip()[0]
         before = source[source.rfind("\n", 0, match.start()) + 1 : match.start()].strip()
         if (language in _HASH_LANGUAGES and mark != "#") or (mark in "*-;%" and before):
             continue  # within a line, `*` and `-` are operators
         text = match[1].strip("#*/ \t")
-        if not _WORD.search(text) or _PRAGMA.match(text):
+        if not _WORD.search(text) or _PRAGMA.match(text) or _LEGAL.search(text):
             continue
-        line = source.count("\n", 0, match.start())
+        line += source.count("\n", seen, match.start())
+        seen = match.start()
         if line == last_line + 1 and not before and found:
             found[-1] += f" {text}"
         else:
@@ -241,7 +262,11 @@ def without_docstring(source: str, docstring: str) -> str:
     told = {line.strip() for line in docstring.splitlines()} - {""}
     if not told:
         return source
-    return "\n".join(line for line in source.split("\n") if line.strip().strip("\"'` ").strip() not in told)
+    lines = source.split("\n")
+    dropped = {number for number, line in enumerate(lines) if line.strip().strip("\"'` ") in told}
+    quotes = {number for number, line in enumerate(lines) if line.strip() in ('"' * 3, "'" * 3)}
+    dropped |= {number for number in quotes if number - 1 in dropped or number + 1 in dropped}
+    return "\n".join(line for number, line in enumerate(lines) if number not in dropped)
 
 
 def code_only(source: str) -> str:
@@ -273,6 +298,8 @@ def called_names(source: str) -> list[str]:
 
 def identifier_words(name: str) -> str:
     """An identifier in words, lower case: `getUserName` and `get_user_name` are `get user name`."""
+    if len(name) <= 4 and name.isalnum():  # e2e, i18n, k8s
+        return name.lower()
     return " ".join(part.lower() for part in _PARTS.findall(name))
 
 

@@ -6,11 +6,15 @@ from summidx.summarizers.prose import (
     clip,
     description,
     first_sentence,
+    first_sentences,
     identifier_words,
     is_markup,
+    is_prose,
     readme_lead,
 )
 
+MAX_DOCSTRING = 20_000
+"""Characters of a docstring or README that are read for its first sentences."""
 SIGNATURE_WORDS = 40
 """A signature is clipped to so many words: some have hundreds of parameters."""
 
@@ -24,11 +28,20 @@ def render_template(unit: Unit) -> Summary:
     return Summary(text=clean_text(text).strip(), origin=Origin.TEMPLATE)
 
 
-def lead(unit: Unit) -> str:
-    """The best short account of a unit: docstring or README, gloss, or its name in words; "" only for odd names."""
+def described(unit: Unit, max_words: int) -> str:
+    """First sentences of what people wrote about a unit: its docstring before its sections, or its README."""
     if unit.level in (Level.DIRECTORY, Level.REPO) or is_markup(unit.language):
-        return readme_lead(unit.own_source, 30) or first_sentence(unit.docstring, 30) or name_in_words(unit)
-    return first_sentence(unit.docstring) or clip(unit.gloss, 30) or name_in_words(unit)
+        found = readme_lead(unit.own_source[:MAX_DOCSTRING], max_words)
+        if found:
+            return found
+    told = description(unit.docstring[:MAX_DOCSTRING])
+    return first_sentences(told, max_words) if is_prose(told) or not is_markup(unit.language) else ""
+
+
+def lead(unit: Unit) -> str:
+    """The best short account of a unit: its docstring's first sentence, its gloss, or its name in words."""
+    found = clip(first_sentence(described(unit, 30)), 30) or clip(unit.gloss, 30) or name_in_words(unit)
+    return _capital(found) if found.split(" ", 1)[0].isalpha() else found
 
 
 def name_in_words(unit: Unit) -> str:
@@ -36,7 +49,8 @@ def name_in_words(unit: Unit) -> str:
     name = unit.name.rstrip("/").rsplit("/", 1)[-1]
     if unit.level is Level.FILE and name.split(".", 1)[0] in ("__init__", "__main__", "index", "mod"):
         name = unit.path.removesuffix(f"/{name}").rsplit("/", 1)[-1]
-    words = identifier_words(name.rsplit(".", 1)[0] if unit.level is Level.FILE else name) or identifier_words(name)
+    stem = name.rsplit(".", 1)[0] if unit.level is Level.FILE else name
+    words = identifier_words(stem if len(stem) > 2 else name)
     return words[:1].upper() + words[1:]
 
 
@@ -91,10 +105,3 @@ def sentence(text: str) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def described(unit: Unit) -> str:
-    """A unit's docstring before its sections, or the lead of its README."""
-    if unit.level in (Level.DIRECTORY, Level.REPO) or is_markup(unit.language):
-        return readme_lead(unit.own_source, 80) or description(unit.docstring)
-    return description(unit.docstring)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -84,6 +85,15 @@ class Site:
     def logs(self) -> str:
         return "".join(path.read_text(errors="replace")[-4000:] for path in self.folder.glob("*.log"))
 
+    def wait_until_final(self, run_id: object) -> dict[str, object]:
+        deadline = time.monotonic() + 120
+        while True:
+            run = self.ask(f"/flow_runs/{run_id}")
+            if run["state_type"] in {"COMPLETED", "FAILED", "CRASHED"} and run["run_count"] > 1:
+                return run
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.2)
+
     def run_nightly(self, *parameters: str, code: int = 0) -> tuple[dict[str, object], dict[str, str]]:
         """`prefect deployment run`, to its end: the flow run, and the state of each task run."""
         args = [arg for parameter in parameters for arg in ("-p", parameter)]
@@ -119,7 +129,7 @@ def test_every_template_of_prefect_yaml_is_one_that_a_step_fills():
     assert used == known
 
 
-def test_nightly_builds_and_the_next_night_finds_it_up_to_date(site, tmp_path):
+def test_nightly_builds_then_finds_it_up_to_date_and_a_retry_builds_what_failed(site, tmp_path):
     repos = tmp_path / "repos"
     author = pygit2.Signature("A. Author", "author@example.org", 1_700_000_000, 0)
     for name in ("alpha", "beta", "gamma"):
@@ -161,3 +171,9 @@ def test_nightly_builds_and_the_next_night_finds_it_up_to_date(site, tmp_path):
     assert run["state_name"] == "Failed"
     assert run["state"]["message"] == "1/2 repositories failed: bad"
     assert tasks == {"alpha": "Cached", "bad": "Failed"}
+
+    shutil.copytree(repos / "beta", repos / "missing")
+    site.prefect("flow-run", "retry", str(run["id"]))
+    run = site.wait_until_final(run["id"])
+    assert run["state_name"] == "Completed", site.logs()
+    assert run["state"]["message"] == "2 repositories: 1 built, 1 up to date"

@@ -1,0 +1,69 @@
+"""What a parameter of the flow, and an option of the command, does to the settings."""
+
+import inspect
+
+import pytest
+
+from flows.command import build
+from flows.request import SETTINGS, BuildRequest
+from summidx.errors import UsageError
+from summidx.settings import load_settings
+
+NO_SETTINGS = {"repos_root", "repos", "repos_file"}
+VALUES = {
+    "index_root": "/somewhere",
+    "levels": ["file"],
+    "tests": "skip",
+    "llm_provider": "openai",
+    "llm_timeout": 7.0,
+    "force_cpu": True,
+    "gpu_ids": [3],
+    "skip_existing": False,
+    "retry_degraded": True,
+    "stage": "summaries",
+    "max_retries": 9,
+    "llm_concurrency": 9,
+    "num_processes": 9,
+}
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_each_parameter_changes_its_setting_and_no_other(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    default = BuildRequest.from_parameters({}).settings().model_dump(mode="json")
+    value = VALUES.get(name, "something")
+
+    changed = BuildRequest.from_parameters({name: value}).settings().model_dump(mode="json")
+
+    differing = {
+        f"{key}.{field}" if isinstance(changed[key], dict) else key
+        for key in changed
+        for field in (changed[key] if isinstance(changed[key], dict) else [""])
+        if (changed[key][field] != default[key][field] if field else changed[key] != default[key])
+    }
+    assert differing == {SETTINGS[name]}
+
+
+def test_each_option_of_the_command_is_a_parameter_of_the_flow():
+    options = set(inspect.signature(build).parameters) - {"as_json", "log_dir", "cache_url"}
+    assert options - {"repo"} | {"repos"} == set(SETTINGS) | NO_SETTINGS
+
+
+def test_an_empty_field_of_a_form_is_the_workers_setting(monkeypatch):
+    monkeypatch.setenv("SUMMIDX_LLM__MODEL", "from-the-environment")
+    assert BuildRequest.from_parameters({"llm_model": "", "repos": None}).settings().llm.model == "from-the-environment"
+
+
+def test_repositories_are_taken_from_the_setting_only_where_none_is_named(tmp_path, repos, monkeypatch):
+    monkeypatch.setenv("SUMMIDX_REPOS_ROOT", str(repos))
+    settings = load_settings()
+
+    assert {ref.name for ref in BuildRequest.from_parameters({}).repos(settings)} == {"alpha", "beta", "notes"}
+    named = BuildRequest.from_parameters({"repos": [f"one={repos / 'beta'}"]})
+    assert [ref.name for ref in named.repos(settings)] == ["one"]
+
+
+def test_one_name_for_two_repositories_is_refused(repos):
+    request = BuildRequest.from_parameters({"repos": [f"same={repos / 'alpha'}", f"same={repos / 'beta'}"]})
+    with pytest.raises(UsageError, match="same"):
+        request.repos(load_settings())

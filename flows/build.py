@@ -26,7 +26,7 @@ from flows.cluster import check_gpus
 from flows.engines import Run, close_run, open_run, stop_run
 from flows.ledger import crash_unfinished, settle
 from flows.logs import log_file
-from flows.prefect_server import prefect_api, served_flow
+from flows.prefect_server import prefect_api, served_flow, ui_page
 from flows.progress import RepoResult, RunReport, build_report, ending_of, tell_plan, tell_report, tell_result
 from flows.request import BuildRequest
 from flows.results import keep_results_private
@@ -114,10 +114,10 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         raise RuntimeError("summary_index runs as a flow on its own task runner: call it, do not call its function")
     run_id = str(context.flow_run.id)
     settings = request.settings()
-    with prefect_api(), log_file(settings.log_dir, f"run-{run_id[:8]}"):
+    with prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}"):
         check_gpus(settings.cluster)
         plan = _plan_run(request, settings, run_id)
-        tell_plan(plan, settings.index_root)
+        tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))
         results = _build(plan, settings, run_id, context.task_runner)
     report = build_report(
         flow_run_id=run_id, index_root=settings.index_root, seconds=time.monotonic() - started, results=results

@@ -95,6 +95,12 @@ def prefect_api() -> Iterator[str]:
                 _send_what_waits()
 
 
+def ui_page(api_url: str, flow_run_id: str) -> str:
+    """Where a flow run is shown; "" for an API that is not served with its UI (Prefect Cloud)."""
+    root = api_url.removesuffix("/api")
+    return "" if root == api_url else f"{root}/v2/runs/flow-run/{flow_run_id}"
+
+
 @contextmanager
 def local_server() -> Iterator[str]:
     """Run a Prefect server for the duration of the block; yields the URL of its API.

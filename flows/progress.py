@@ -50,7 +50,7 @@ class RepoResult:
         """One line for a person."""
         if self.report is None:
             return f"{self.name}: {self.ending}: {self.reason}"
-        parts = [f"{self.documents} documents", f"{self.seconds:.1f} s"]
+        parts = [f"{self.documents} document{'s' if self.documents != 1 else ''}", f"{self.seconds:.1f} s"]
         unusual = {
             status: count_where(self.report.counts, status=status) for status in (Status.DEGRADED, Status.FAILED)
         }
@@ -131,14 +131,16 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def tell_plan(plan: Plan, index_root: str) -> None:
-    """Say what will be done."""
+def tell_plan(plan: Plan, index_root: str, *, page: str) -> None:
+    """Say what will be done, and on which page of the Prefect UI it can be watched ("": none)."""
     to_build = plan.to_build
     _tell(f"{len(to_build)} to build, {len(plan.repos) - len(to_build)} up to date, under {index_root}")
     for planned in to_build[:NAMES_SHOWN]:
         _tell(f"  {planned.pin.name}: {planned.why}")
     if len(to_build) > NAMES_SHOWN:
         _tell(f"  and {len(to_build) - NAMES_SHOWN} more")
+    if to_build and page:
+        _tell(f"Watch it at {page}")
 
 
 def tell_result(result: RepoResult, ended: int, total: int) -> None:

@@ -8,6 +8,7 @@ and is replaced by the next writer, and `forget_degraded` removes rows on reques
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,10 @@ BATCH = 100
 """Rows per transaction, in sorted key order: several writers then neither deadlock nor hold each other up for long."""
 BUSY_TIMEOUT_MS = 30_000
 JOURNAL_SIZE_LIMIT = 64 * 2**20
-"""Bytes that SQLite's write-ahead log is cut back to when it is reset."""
+"""Bytes of SQLite's write-ahead log past which we fold it in ourselves: SQLite does so by itself only when nobody else
+is at work, and several busy writers never leave it such a moment."""
+
+logger = logging.getLogger(__name__)
 
 Vector = npt.NDArray[np.float32]
 Value = TypeVar("Value")
@@ -195,16 +199,26 @@ class Cache:
 
     def close(self) -> None:
         """Close all connections; SQLite's write-ahead log is folded in, unless another process is at work."""
+        if self._url.get_backend_name() == "sqlite":
+            self._fold_log(wait_ms=0)
+        self._engine.dispose()
+
+    def _fold_log(self, *, wait_ms: int) -> None:
+        """Move SQLite's write-ahead log into the file and empty it, if the others give way in time."""
         try:
-            if self._url.get_backend_name() == "sqlite":
-                with self._engine.connect() as connection:
-                    connection.exec_driver_sql("PRAGMA busy_timeout=0")
-                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-                    connection.invalidate()
-        except SQLAlchemyError:
-            pass  # the log is folded in by whoever opens the file next
-        finally:
-            self._engine.dispose()
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={wait_ms}")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        except SQLAlchemyError as error:  # it stays as long as it is, and is folded in by whoever comes next
+            logger.debug("the log of %s was not folded in: %s", self._url.database, error)
+
+    def _log_is_long(self) -> bool:
+        log = Path(f"{self._url.database}-wal")
+        try:
+            return self._url.get_backend_name() == "sqlite" and log.stat().st_size > JOURNAL_SIZE_LIMIT
+        except OSError:
+            return False
 
     def _get(self, rows: _Rows[Value], keys: Iterable[str]) -> dict[str, Value]:
         found: dict[str, Value] = {}
@@ -230,6 +244,8 @@ class Cache:
                     connection.execute(sa.update(rows.table).where(bad).values(encoded[key]))
                 found.update(_read(connection, rows, list(damaged))[0])
             winners.update((key, found.get(key, values[key])) for key in batch)
+            if self._log_is_long():
+                self._fold_log(wait_ms=BUSY_TIMEOUT_MS)
         return winners
 
     @contextmanager

@@ -8,12 +8,14 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
+    SettingsError,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
@@ -54,7 +56,11 @@ class LLMSettings(Group):
         Provider.EXTRACTIVE,
         description="Who writes the summaries: `openai` (an OpenAI-compatible server) or `extractive` (no LLM).",
     )
-    model: str = Field("", description="Name under which the server serves the model; needed by `openai`.")
+    model: str = Field(
+        "",
+        description='Name under which the server serves the model; "": the only one that it serves.',
+        json_schema_extra=unkeyed("the model's identity, as its server says it, is in the key"),
+    )
     base_url: str = Field(
         "",
         description="URL of the OpenAI-compatible API, with `/v1`; default: OPENAI_BASE_URL.",
@@ -110,7 +116,9 @@ class EmbeddingSettings(Group):
 
     model: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
-        description="A sentence-transformers model: id or folder; MiniLM comes from its package, if installed.",
+        description="A sentence-transformers model: id or folder; MiniLM comes from its package, if installed. "
+        "`hashing`: bags of words without a model, for tests.",
+        json_schema_extra=unkeyed("the model's identity, its weights included, is in the key"),
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Off unless you know the model's authors."
@@ -127,7 +135,12 @@ class SourceSettings(Group):
     """What is read of a repository."""
 
     max_file_bytes: int = Field(1_000_000, ge=1, description="Larger files are skipped, in bytes.")
-    max_files: int = Field(200_000, ge=1, description="A source with more files than this is refused.")
+    max_files: int = Field(
+        200_000,
+        ge=1,
+        description="A source with more files than this is refused.",
+        json_schema_extra=unkeyed("past it the source is refused; it never changes rows"),
+    )
     max_depth: int = Field(60, ge=1, description="Folders deeper than this are skipped.")
     max_total_bytes: int = Field(
         2_000_000_000,
@@ -170,7 +183,7 @@ class ClusterSettings(Group):
     threads_per_worker: int = Field(
         2, ge=1, description="Repositories in flight per worker process.", json_schema_extra=unkeyed("where work runs")
     )
-    gpu_ids: tuple[int, ...] = Field(
+    gpu_ids: Annotated[tuple[int, ...], NoDecode] = Field(
         (), description="GPUs that embed, one worker process each.", json_schema_extra=unkeyed("where work runs")
     )
     force_cpu: bool = Field(
@@ -179,6 +192,11 @@ class ClusterSettings(Group):
     scheduler_address: str = Field(
         "", description="Address of a running Dask scheduler.", json_schema_extra=unkeyed("where work runs")
     )
+
+    @field_validator("gpu_ids", mode="before")
+    @classmethod
+    def _parse_gpu_ids(cls, value: object) -> object:
+        return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -202,7 +220,7 @@ class Settings(BaseSettings):
         description="Folder whose sub-folders that are repositories are built where a run names none.",
         json_schema_extra=unkeyed("which repositories are built, not what is built of each"),
     )
-    levels: tuple[Level, ...] = Field(
+    levels: Annotated[tuple[Level, ...], NoDecode] = Field(
         tuple(Level), description="Levels that are summarised and published; `module` is accepted for `directory`."
     )
     tests: TestsPolicy = Field(TestsPolicy.FILE, description="Test code: one summary per file, `full`, or `skip`.")
@@ -280,12 +298,16 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     Raises:
         UsageError: one line that names each field that cannot be used.
     """
+    if os.environ.get("SUMMIDX_CONFIG") and not settings_file().is_file():
+        raise UsageError(f"SUMMIDX_CONFIG names {settings_file()}, which is no file: name one, or unset it")
     try:
         settings = Settings(**(dict(overrides or {})))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise UsageError(f"unusable settings: {problems}") from None
-    except ValueError as error:  # a settings file that is no TOML
+    except SettingsError as error:  # a variable that is no JSON where JSON is needed
+        raise UsageError(f"unusable settings in the environment: {error}") from None
+    except (OSError, ValueError) as error:  # a settings file that is no TOML
         raise UsageError(f"{settings_file()} cannot be read: {error}") from None
     openai = {
         "base_url": settings.llm.base_url or os.environ.get("OPENAI_BASE_URL", ""),

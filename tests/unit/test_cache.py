@@ -210,6 +210,17 @@ def test_closing_folds_the_log_into_the_file_so_that_it_can_be_copied(sqlite_url
     connection.close()
 
 
+def test_the_write_ahead_log_is_folded_in_before_it_outgrows_the_file(sqlite_url, monkeypatch):
+    monkeypatch.setattr("summidx.cache.JOURNAL_SIZE_LIMIT", 100_000)
+    longest = 0
+    with Cache(sqlite_url) as cache:
+        log = Path(f"{cache._url.database}-wal")
+        for part in range(20):
+            cache.put_summaries({digest((part, n)): summary("word " * 50) for n in range(100)})
+            longest = max(longest, log.stat().st_size)
+    assert longest < 1_000_000
+
+
 @pytest.mark.parametrize("damage", ["no database at all\n" * 1000, "header"])
 def test_a_damaged_file_is_said_so_with_what_to_do(sqlite_url, damage):
     path = Path(sqlite_url.removeprefix("sqlite:///"))

@@ -1,4 +1,4 @@
-# Everything is installed into .venv; nothing outside this folder is written. `make` alone lists the targets.
+# Everything is installed into .venv (vLLM into .venv-vllm). `make` alone lists the targets.
 PYTHON ?= python3
 # torch goes first, in a build for this machine: plain `torch` on Linux is a CUDA build of several GB. Exactly this release,
 # since pip then takes a CPU build where one lies at hand. For others see README.md: make TORCH="torch==2.13.0 --index-url ..."

@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before all else: what Prefect and Dask pickle must
     main()
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,8 +34,8 @@ from flows.results import keep_results_private
 from flows.runner import IndexTaskRunner
 from flows.tasks import REPORT, summarize_and_embed_repo
 from summidx.errors import SummidxError
-from summidx.plan import Plan, PlannedRepo, load_plan, make_plan, write_plan
-from summidx.records import Level, TestsPolicy
+from summidx.plan import Plan, PlannedRepo, load_plan, make_plan, make_retry_plan, write_plan
+from summidx.records import Level, Outcome, TestsPolicy, Usage
 from summidx.settings import Provider, Settings, Stage
 
 RUN_REPORT = TypeAdapter(RunReport)
@@ -57,6 +58,7 @@ def run_name() -> str:
     task_runner=IndexTaskRunner(),
     on_failure=[crash_unfinished],
     on_crashed=[crash_unfinished],
+    on_cancellation=[crash_unfinished],
 )
 def summary_index(  # noqa: PLR0913 - the fields of the form
     *,
@@ -72,7 +74,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     llm_timeout: PositiveFloat | None = None,
     max_retries: NonNegativeInt | None = None,
     llm_concurrency: PositiveInt | None = None,
-    summary_language: Annotated[str, Field(min_length=1, max_length=40)] | None = None,
+    summary_language: Annotated[str, Field(max_length=40)] | None = None,
     embedding_model: str | None = None,
     num_processes: PositiveInt | None = None,
     gpu_ids: list[NonNegativeInt] | None = None,
@@ -129,17 +131,16 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
 
 
 def _plan_run(request: BuildRequest, settings: Settings, run_id: str) -> Plan:
-    """The plan of this flow run: a Retry goes on with the one of its first try."""
-    plan = load_plan(settings.index_root, run_id)
-    if plan is None:
-        plan = make_plan(request.repos(settings), settings)
-        write_plan(plan, settings.index_root, run_id)
+    """The plan of this flow run: a Retry stays with the commits of its first try."""
+    earlier = load_plan(settings.index_root, run_id)
+    plan = make_retry_plan(earlier, settings) if earlier else make_plan(request.repos(settings), settings)
+    write_plan(plan, settings.index_root, run_id)
     return plan
 
 
 def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner) -> list[RepoResult]:
     keep_results_private()
-    run = Run.of(run_id, settings, plan.served_model)
+    run = Run.of(run_id, settings, plan)
     open_run(run)
     runner.prepare(run, up_to_date=[planned.pin.generation for planned in plan.repos if planned.up_to_date])
     results: list[RepoResult] = []
@@ -181,4 +182,6 @@ def _result_of(planned: PlannedRepo, state: State[Any]) -> RepoResult:
         reason = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
         return RepoResult(name, "crashed" if state.is_crashed() else "failed", why, reason=reason)
     report = REPORT.validate_python(state.result())
-    return RepoResult(name, "up_to_date" if planned.up_to_date else ending_of(report.outcome), why, report)
+    if planned.up_to_date:  # a cached report is of the run that built it: this one cost nothing
+        report = replace(report, outcome=Outcome.UP_TO_DATE, usage=Usage(durations_s={}))
+    return RepoResult(name, ending_of(report.outcome), why, report)

@@ -8,15 +8,17 @@ import asyncio
 import json
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from distributed import Worker, WorkerPlugin
 from prefect.logging.configuration import setup_logging
 
 from flows.logs import log_file
-from summidx.errors import UsageError
+from summidx.errors import Stopped, UsageError
+from summidx.plan import Plan
 from summidx.settings import Settings, load_settings
 from summidx.summarizers import ServedModel
 
@@ -31,12 +33,26 @@ class Run:
     run_id: str
     settings_json: str
     served_model: ServedModel | None
+    expected_publish_ids: Mapping[str, str | None]
+    """By name of the repository: what CURRENT held when the run was planned."""
+    max_calls: int
+    """Calls to the LLM that one process may have in flight."""
 
     @classmethod
-    def of(cls, run_id: str, settings: Settings, served_model: ServedModel | None) -> "Run":
-        """Describe flow run `run_id`."""
-        # A database's URL holds its password: each process reads it where it reads the API key.
-        return cls(run_id, settings.model_dump_json(exclude={"cache": {"url"}}), served_model)
+    def of(cls, run_id: str, settings: Settings, plan: Plan) -> "Run":
+        """Describe flow run `run_id`, for a single process."""
+        return cls(
+            run_id,
+            # A database's URL holds its password: each process reads it where it reads the API key.
+            settings.model_dump_json(exclude={"cache": {"url"}}),
+            plan.served_model,
+            {planned.pin.name: planned.expected_publish_id for planned in plan.repos},
+            settings.llm.concurrency,
+        )
+
+    def shared_by(self, workers: int) -> "Run":
+        """The same, for one of so many worker processes: each gets an equal share of the calls, and at least one."""
+        return replace(self, max_calls=max(1, self.max_calls // max(1, workers)))
 
     def settings(self) -> Settings:
         """The run's settings, its secrets from this process's environment."""
@@ -50,6 +66,7 @@ class RunEngine:
         self.run = run
         self._engine: Engine | None = None
         self._stopped = ""
+        self._closed = False
         self._lock = threading.Lock()
 
     def get(self) -> "Engine":
@@ -57,8 +74,12 @@ class RunEngine:
         from summidx.engine import Engine
 
         with self._lock:
+            if self._closed:
+                raise Stopped(f"stopped: {self._stopped}")
             if self._engine is None:
-                self._engine = Engine(self.run.settings(), served_model=self.run.served_model)
+                self._engine = Engine(
+                    self.run.settings(), served_model=self.run.served_model, max_calls=self.run.max_calls
+                )
                 if self._stopped:
                     self._engine.stop.request(self._stopped)
             return self._engine
@@ -74,7 +95,7 @@ class RunEngine:
         """Stop what runs and free what the engine holds; there may be none."""
         self.stop("the run has ended")
         with self._lock:
-            engine, self._engine = self._engine, None
+            engine, self._engine, self._closed = self._engine, None, True
         if engine is not None:
             engine.close()
 
@@ -92,8 +113,8 @@ def open_run(run: Run) -> bool:
         return True
 
 
-def engine_of(run_id: str) -> "Engine":
-    """The engine for flow run `run_id` in this process.
+def run_engine_of(run_id: str) -> RunEngine:
+    """What this process knows of flow run `run_id`, and its engine for it.
 
     Raises:
         UsageError: the run is not known here.
@@ -102,7 +123,7 @@ def engine_of(run_id: str) -> "Engine":
         run_engine = _runs.get(run_id)
     if run_engine is None:
         raise UsageError(f"flow run {run_id} is not known in this process; start repositories through summary-index")
-    return run_engine.get()
+    return run_engine
 
 
 def stop_run(run_id: str, reason: str) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from summidx.errors import UsageError
+from summidx.store.generations import hide_from_git
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 OURS = ("summidx", "flows")
@@ -22,6 +23,7 @@ def log_file(log_dir: str, name: str) -> Iterator[Path]:
     path = Path(log_dir) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        hide_from_git(path.parent)
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(

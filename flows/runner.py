@@ -54,6 +54,8 @@ class IndexTaskRunner(DaskTaskRunner):
         """Submit one repository to the cluster, or to the lane if it is up to date."""
         if parameters.get("generation") in self._up_to_date:
             return self._lane.submit(task, parameters, wait_for, dependencies)
+        if wait_for:
+            raise ValueError("repositories do not wait for each other")
         self._prepare_workers()
         future: PrefectFuture[Any] = super().submit(task, parameters, None, dependencies)
         return future
@@ -110,7 +112,8 @@ class IndexTaskRunner(DaskTaskRunner):
                     f"no worker at the Dask scheduler {address} within {WORKER_TIMEOUT_S:.0f} s, so nothing can be "
                     "built: start workers, or leave --scheduler-address out"
                 ) from None
-        plugin = RunPlugin(self._prepared)
+        workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        plugin = RunPlugin(self._prepared.shared_by(workers))
         self.client.register_plugin(plugin)
         self._plugin = plugin
 

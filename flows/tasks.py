@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from pydantic import TypeAdapter
 
-from flows.engines import engine_of
+from flows.engines import run_engine_of
 from summidx.errors import CacheError, StoreError, UnknownIndex
 from summidx.records import BuildReport, PinnedRepo
 
@@ -40,7 +40,7 @@ def summarize_and_embed_repo(name: str, source: str, commit: str, build_key: str
     Args:
         name: Name of the repository, and of its index.
         source: Path of the repository.
-        commit: Commit to read, as a full hex id; "" for a plain folder.
+        commit: Commit to read, as a full hex id; "" for a plain folder; the revision as given where it was not found.
         build_key: Key of content and settings.
         generation: Id of the generation to write.
 
@@ -52,4 +52,7 @@ def summarize_and_embed_repo(name: str, source: str, commit: str, build_key: str
     context = TaskRunContext.get()
     run_id = str(context.task_run.flow_run_id) if context else ""
     pinned = PinnedRepo(name=name, source=source, commit=commit, build_key=build_key, generation=generation)
-    return REPORT.dump_python(index_repo(pinned, engine_of(run_id)), mode="json")
+    run_engine = run_engine_of(run_id)
+    expected = run_engine.run.expected_publish_ids.get(name)
+    report = index_repo(pinned, run_engine.get(), expected_publish_id=expected)
+    return REPORT.dump_python(report, mode="json")

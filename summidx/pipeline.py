@@ -34,8 +34,14 @@ ALWAYS_ALLOWED_FAILURES = 3
 """So many documents may fail in any repository, however small, before it fails as a whole."""
 
 
-def index_repo(pinned: PinnedRepo, engine: Engine) -> BuildReport:
+def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str | None = None) -> BuildReport:
     """Build and publish the index of one repository; nothing is done where it is up to date.
+
+    Args:
+        pinned: the repository, as the plan pinned it.
+        engine: this process's engine.
+        expected_publish_id: what CURRENT held when that was planned, None where there was no index. Where CURRENT is
+            now another commit's, what was built is discarded.
 
     Raises:
         SourceError: the repository cannot be read.
@@ -109,8 +115,7 @@ def index_repo(pinned: PinnedRepo, engine: Engine) -> BuildReport:
             tool_version=summidx.__version__,
             built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        stop.check()
-        published = root.publish(staging, manifest, expected_publish_id=current.publish_id if current else None)
+        published = root.publish(staging, manifest, expected_publish_id=expected_publish_id, check=stop.check)
     return replace(
         report,
         outcome=Outcome.BUILT if published else Outcome.SUPERSEDED,

@@ -5,11 +5,12 @@ the run reuses it, since HEAD may have moved.
 """
 
 import json
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from summidx import sources
 from summidx.embedding.models import resolve_model
@@ -23,6 +24,8 @@ from summidx.summarizers.select import make_summarizer, probe_model
 
 PLANS = ".summidx/plans"
 """Where plans lie under the index root; no repository's folder starts with a dot."""
+PLAN_DAYS = 30
+"""Plans of runs that are older than this are deleted; a Retry of such a run plans anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class PlannedRepo:
     why: str
     """Why it is built (`new`, `content or settings changed`, ...), or `up to date`."""
     size_bytes: int
+    expected_publish_id: str | None
+    """What CURRENT held when the run was first planned: a build that finds another commit's there is discarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +65,46 @@ def make_plan(refs: Sequence[RepoRef], settings: Settings) -> Plan:
         LLMError: the LLM server does not answer, refuses the key or does not serve the model.
         EmbeddingError: the embedding model cannot be found.
     """
+    return _plan(dict.fromkeys(refs), settings)
+
+
+def make_retry_plan(earlier: Plan, settings: Settings) -> Plan:
+    """Plan a run again: at the commits of its first try, everything else as it is now.
+
+    What its first try published and what still verifies is up to date; all that is trusted of the earlier plan is what
+    was pinned, and what CURRENT held then.
+
+    Raises:
+        UsageError, LLMError, EmbeddingError: as `make_plan`.
+    """
+    pins = {RepoRef(repo.pin.name, repo.pin.source, repo.pin.commit or None): repo for repo in earlier.repos}
+    return _plan(pins, settings)
+
+
+def _plan(refs: Mapping[RepoRef, PlannedRepo | None], settings: Settings) -> Plan:
     sources.check_names(refs)
     served_model = probe_model(settings.llm)
     summarizer = make_summarizer(settings.llm, served_model).identity
     embedding_model = resolve_model(settings.embedding).identity
     root = IndexRoot(settings.index_root)
 
-    def plan_one(ref: RepoRef) -> PlannedRepo:
+    def plan_one(ref: RepoRef, earlier: PlannedRepo | None) -> PlannedRepo:
         new_generation = uuid.uuid4().hex
+        current = root.find_manifest(ref.name)
+        expected = current.publish_id if current else None
+        if earlier is not None and (current is None or current.generation != earlier.pin.generation):
+            expected = earlier.expected_publish_id  # CURRENT is not the first try's own
         try:
             resolved = sources.resolve(ref, settings.sources)
         except SourceError as error:
             pin = PinnedRepo(ref.name, ref.source, ref.revision or "", "", new_generation)
-            return PlannedRepo(pin, up_to_date=False, why=f"cannot be read: {error}", size_bytes=0)
+            return PlannedRepo(pin, False, f"cannot be read: {error}", 0, expected)
         key = build_key(resolved.tree, settings, summarizer=summarizer, embedding_model=embedding_model)
         generation, why = find_generation(root, ref.name, key, settings)
         pin = PinnedRepo(ref.name, ref.source, resolved.commit, key, generation or new_generation)
-        return PlannedRepo(pin, up_to_date=generation is not None, why=why, size_bytes=resolved.size_bytes)
+        return PlannedRepo(pin, generation is not None, why, resolved.size_bytes, expected)
 
-    planned = sorted(map(plan_one, refs), key=lambda repo: (-repo.size_bytes, repo.pin.name))
+    planned = sorted((plan_one(*each) for each in refs.items()), key=lambda repo: (-repo.size_bytes, repo.pin.name))
     return Plan(tuple(planned), served_model)
 
 
@@ -100,36 +126,43 @@ def find_generation(root: IndexRoot, name: str, key: str, settings: Settings) ->
 def write_plan(plan: Plan, index_root: str, run_id: str) -> Path:
     """Write the plan of flow run `run_id`; whole or not at all."""
     path = _plan_path(index_root, run_id)
+    IndexRoot(index_root).create()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         partial.write_text(json.dumps(asdict(plan), indent=1), encoding="utf-8")
         partial.replace(path)
+        _sweep_plans(path.parent)
     except OSError as error:
         raise StoreError(f"the plan cannot be written under the index root {index_root}: {error}") from error
     return path
 
 
 def load_plan(index_root: str, run_id: str) -> Plan | None:
-    """The plan of an earlier try of flow run `run_id`, with what has become up to date since; None if there is none."""
+    """The plan of an earlier try of flow run `run_id`, as it was written; None if there is none.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
     path = _plan_path(index_root, run_id)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        served = data["served_model"]
+        repos = tuple(PlannedRepo(**{**repo, "pin": PinnedRepo(**repo["pin"])}) for repo in data["repos"])
+        return Plan(repos, ServedModel(**served) if served else None)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"the plan {path} cannot be read: {error}; start a new run instead of a retry") from error
-    root = IndexRoot(index_root)
-    served = data["served_model"]
-    return Plan(tuple(_load_repo(repo, root) for repo in data["repos"]), ServedModel(**served) if served else None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"the plan {path} cannot be read ({error}): start a new run instead of a retry") from error
 
 
-def _load_repo(data: dict[str, Any], root: IndexRoot) -> PlannedRepo:
-    pin = PinnedRepo(**data["pin"])
-    current = root.find_manifest(pin.name)
-    published = current is not None and current.generation == pin.generation
-    why = "up to date" if published else data["why"]
-    return PlannedRepo(pin, up_to_date=published, why=why, size_bytes=data["size_bytes"])
+def _sweep_plans(folder: Path) -> None:
+    """Delete plans that nobody retries any more."""
+    oldest = time.time() - PLAN_DAYS * 86_400
+    for path in folder.glob("*.json"):
+        with suppress(OSError):  # another run sweeps, too
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def _plan_path(index_root: str, run_id: str) -> Path:

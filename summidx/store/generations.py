@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,18 @@ class IndexRoot:
         if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", str(uri)):
             raise UsageError(f"an index root on {scheme[1]}:// is not supported yet: give a local folder")
         self.path = Path(uri)
+
+    def create(self) -> None:
+        """Make the folder, if it is missing.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            hide_from_git(self.path)
+        except OSError as error:
+            raise StoreError(f"the index root {self.path} cannot be made: {error.strerror}") from error
 
     def names(self) -> list[str]:
         """Names of all published indexes, sorted.
@@ -174,13 +186,21 @@ class IndexRoot:
             UsageError: the name cannot be a folder's.
             StoreError: the folder cannot be made.
         """
+        self.create()
         index = self.index_folder(name)
         try:
             return begin_staging(index, name, generation)
         except OSError as error:
             raise StoreError(f"no index can be written to {index}: {error}") from error
 
-    def publish(self, staging: Staging, manifest: Manifest, *, expected_publish_id: str | None, keep: int = 2) -> bool:
+    def publish(
+        self,
+        staging: Staging,
+        manifest: Manifest,
+        *,
+        expected_publish_id: str | None,
+        check: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Make a staged generation the current one, or discard it if another run was first.
 
         It is discarded when CURRENT is no longer the one expected and is now that of another commit (of another tree,
@@ -190,8 +210,8 @@ class IndexRoot:
         Args:
             staging: what was written; it is used up.
             manifest: of what was written.
-            expected_publish_id: publish id of CURRENT when the build began; None where there was none to be read.
-            keep: generations to keep, this one included; older ones are deleted.
+            expected_publish_id: publish id of CURRENT when this was planned; None where there was none to be read.
+            check: called when nothing but the swap is left to do, under the lock; what it raises ends the publish.
 
         Returns:
             True if it is the current one now.
@@ -215,10 +235,11 @@ class IndexRoot:
                 current = self.find_manifest(staging.name)
                 if current is not None and _is_overtaken(manifest, current, expected_publish_id):
                     return False
+                check()
                 staging.move_to(target)
                 sync_folder(target.parent)
                 write_current(index, manifest)
-                previous = self.generation_folder(staging.name, current) if current and keep > 1 else None
+                previous = self.generation_folder(staging.name, current) if current else None
                 retired = _sweep(index, {target, previous})
         except (OSError, ValueError) as error:
             raise StoreError(f"the new index of {manifest.name!r} cannot be published: {error}") from error
@@ -242,6 +263,17 @@ class IndexRoot:
         if not names:
             return "it holds no index: build one with `python flows/build.py`"
         return f"there are: {', '.join(names[:10])}{f' and {len(names) - 10} more' if len(names) > 10 else ''}"
+
+
+def hide_from_git(folder: Path) -> None:
+    """Mark a folder as made by a tool, by a `.gitignore` of its own: neither git nor our own builds read it then.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    marker = folder / ".gitignore"
+    if not marker.exists():
+        marker.write_text("# Made by summidx.\n*\n", encoding="utf-8")
 
 
 def _is_overtaken(ours: Manifest, current: Manifest, expected_publish_id: str | None) -> bool:

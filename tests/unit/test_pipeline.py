@@ -1,5 +1,6 @@
 """One repository from source to published index, with real git repositories and a real LanceDB table."""
 
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 from summidx.engine import Engine
 from summidx.errors import SourceError, Stopped, TooManyFailures
 from summidx.pipeline import index_repo
-from summidx.plan import load_plan, make_plan, write_plan
+from summidx.plan import load_plan, make_plan, make_retry_plan, write_plan
 from summidx.records import Level, Outcome, RepoRef, Status, UnitFailure, count_documents, count_where
 from summidx.settings import load_settings
 from summidx.store.generations import IndexRoot
@@ -92,7 +93,8 @@ def engine(settings):
 
 
 def build(repo, engine, **plan):
-    return index_repo(plan_one(repo, engine.settings, **plan).pin, engine)
+    planned = plan_one(repo, engine.settings, **plan)
+    return index_repo(planned.pin, engine, expected_publish_id=planned.expected_publish_id)
 
 
 def documents_of(settings, name="shapes"):
@@ -188,7 +190,7 @@ def test_the_plan_of_a_run_is_used_again_by_its_retry(repo, settings, engine):
     assert load_plan(settings.index_root, "run-1") == plan
     index_repo(plan.repos[0].pin, engine)
     commit(repo, {"README.md": "moved on\n"})
-    retried = load_plan(settings.index_root, "run-1").repos[0]
+    retried = make_retry_plan(load_plan(settings.index_root, "run-1"), settings).repos[0]
     assert retried.up_to_date
     assert retried.pin == plan.repos[0].pin
     assert load_plan(settings.index_root, "run-2") is None
@@ -246,3 +248,51 @@ def test_an_index_built_through_the_cache_equals_a_cold_build(repo, settings, en
     build(repo, cold)
     cold.close()
     assert documents_of(settings) == documents_of(cold.settings)
+
+
+def test_a_retry_of_an_old_run_does_not_put_an_older_index_over_a_newer_one(repo, settings, engine):
+    monday = make_plan([RepoRef("shapes", str(repo))], settings)
+    commit(repo, {"README.md": "tuesday\n"})
+    build(repo, engine)
+    retried = make_retry_plan(monday, settings).repos[0]
+    assert retried.pin.commit == monday.repos[0].pin.commit
+    report = index_repo(retried.pin, engine, expected_publish_id=retried.expected_publish_id)
+    assert report.outcome is Outcome.SUPERSEDED
+    assert IndexRoot(settings.index_root).read_manifest("shapes").commit == git(repo, "rev-parse", "HEAD")
+
+
+def test_a_retry_trusts_only_what_it_verifies(repo, settings, engine):
+    plan = make_plan([RepoRef("shapes", str(repo))], settings)
+    pin = plan.repos[0].pin
+    index_repo(pin, engine)
+    assert make_retry_plan(plan, settings).repos[0].pin == pin
+    root = IndexRoot(settings.index_root)
+    shutil.rmtree(root.generation_folder("shapes", root.read_manifest("shapes")))
+    retried = make_retry_plan(plan, settings).repos[0]
+    assert not retried.up_to_date
+    assert retried.why.startswith("damaged")
+    assert retried.pin.generation != pin.generation
+    report = index_repo(retried.pin, engine, expected_publish_id=retried.expected_publish_id)
+    assert report.outcome is Outcome.BUILT
+
+
+def test_a_repository_without_documents_of_the_asked_level_has_an_empty_index(repo, settings):
+    commit(repo, {"src/shapes/core.py": "PI = 3\n", "tests/test_core.py": ""})
+    engine = Engine(settings.model_copy(update={"levels": (Level.FUNCTION,)}))
+    report = build(repo, engine)
+    assert report.counts == {}
+    assert documents_of(settings) == {}
+    assert plan_one(repo, engine.settings).up_to_date
+    engine.close()
+
+
+def test_a_plain_folder_that_holds_its_own_index_is_up_to_date_when_built_again(tmp_path):
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    (folder / "core.py").write_text(SHAPES)
+    settings = load_settings({"index_root": str(folder / "index"), "embedding": {"model": "hashing"}})
+    engine = Engine(settings)
+    first = build(folder, engine, name="plain")
+    assert first.outcome is Outcome.BUILT
+    assert plan_one(folder, settings, name="plain").up_to_date
+    engine.close()

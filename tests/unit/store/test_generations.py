@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from summidx.errors import StoreError, UnknownIndex, UsageError
+from summidx.errors import Stopped, StoreError, UnknownIndex, UsageError
 from summidx.records import Skip, SkipReason, Status
+from summidx.stop import Stop
 from summidx.store.generations import IndexRoot
 
 
@@ -189,6 +190,18 @@ class TestCompareAndSwap:
     def test_an_index_that_was_deleted_meanwhile_is_published(self, root, publish):
         assert publish(expected="gone")
 
+    def test_a_stop_that_comes_while_it_waits_for_the_lock_ends_it(self, root, publish, document, manifest, vectors):
+        publish()
+        staging = root.stage("repo", "g1")
+        staging.write([document("a.py")], vectors(1), [])
+        stop = Stop()
+        stop.request("Ctrl-C")
+        new = manifest([document("a.py")], publish_id="p2")
+        with pytest.raises(Stopped, match=r"Ctrl-C"):
+            root.publish(staging, new, expected_publish_id="p1", check=stop.check)
+        assert root.read_manifest("repo").publish_id == "p1"
+        assert leftovers(root) == []
+
     def test_a_manifest_of_other_rows_is_refused_and_nothing_changes(self, root, publish, document, manifest, vectors):
         publish()
         documents = [document("a.py")]
@@ -222,13 +235,6 @@ class TestPrune:
         publish(publish_id="p2", expected="p1")
         assert len(before.documents()) == 2
         assert len(before.bm25([("retry", 1.0)], 5)) == 2
-
-    def test_one_generation_is_kept_on_request(self, root, publish, document, vectors, manifest):
-        publish()
-        staging = root.stage("repo", "g1")
-        staging.write([document("a.py")], vectors(1), [])
-        root.publish(staging, manifest([document("a.py")], publish_id="p2"), expected_publish_id="p1", keep=1)
-        assert folders(root) == ["g1.p2"]
 
     def test_a_generation_that_is_being_written_in_this_process_is_not_swept(self, root, publish, document, vectors):
         staging = root.stage("repo", "g1")

@@ -34,7 +34,7 @@ def test_documents_come_back_in_their_order_with_all_their_fields(write, documen
             tokens_out=8,
         ),
         document("a.py", status=Status.FAILED, origin=None, summary="", reason="Overloaded: 429"),
-        document("x' OR '1'='1", status=Status.DEGRADED, origin=Origin.REDUCED, level=Level.DIRECTORY),
+        document("x' OR '1'='1", status=Status.DEGRADED, origin=Origin.EXTRACTIVE, level=Level.DIRECTORY),
     ]
     table = write(documents)
     assert table.count() == 3

@@ -61,7 +61,13 @@ class ServerFault(LLMError):
 
 
 class ContextTooLong(LLMError):
-    """The prompt does not fit. `limit_tokens` and `prompt_tokens` are what the server named, or None."""
+    """The prompt does not fit. `limit_tokens` and `prompt_tokens` are what the server named, or None.
+
+    `tokens_in` and `tokens_out` are what earlier answers for it cost.
+    """
+
+    tokens_in = 0
+    tokens_out = 0
 
     def __init__(self, message: str, limit_tokens: int | None = None, prompt_tokens: int | None = None) -> None:
         super().__init__(message, limit_tokens, prompt_tokens)
@@ -74,7 +80,16 @@ class ContextTooLong(LLMError):
 
 
 class InvalidOutput(LLMError):
-    """The model's answer is empty, cut or repeats itself."""
+    """The model's answer is empty, cut or repeats itself. `tokens_in` and `tokens_out` are what that cost."""
+
+    def __init__(self, message: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        super().__init__(message, tokens_in, tokens_out)
+        self.message = message
+        self.tokens_in = tokens_in
+        self.tokens_out = tokens_out
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Unauthorised(LLMError):

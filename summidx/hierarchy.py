@@ -62,11 +62,13 @@ class _Folder:
 def build_tree(units: Iterable[Unit], repo_name: str) -> Tree:
     """Join files, classes and functions to a tree under directories and the repository `repo_name`.
 
+    Calls from and to units that are not among `units` (tests that are left out) are dropped.
     `parent_id` of each unit in the result is its parent in the tree, None only for the repository.
     """
     inner: dict[str, list[Unit]] = {}
     root = _Folder("")
-    for unit in units:
+    given = {unit.id: unit for unit in units}
+    for unit in (_without_lost_links(unit, given) for unit in given.values()):
         if unit.level is Level.FILE:
             _folder_of(root, unit.path).files.append(unit)
         elif unit.parent_id is not None:
@@ -132,6 +134,13 @@ def _folder_unit(folder: _Folder, parent_id: str | None, repo_name: str) -> Unit
         is_test=not is_root and all(unit.is_test for unit in _files_below(folder)),
         is_secondary=not is_root and all(unit.is_secondary for unit in _files_below(folder)),
     )
+
+
+def _without_lost_links(unit: Unit, given: Mapping[str, Unit]) -> Unit:
+    if all(link in given for link in (*unit.calls, *unit.called_by)):
+        return unit
+    calls, called_by = (tuple(link for link in links if link in given) for links in (unit.calls, unit.called_by))
+    return replace(unit, calls=calls, called_by=called_by)
 
 
 def _readme(folder: _Folder) -> Unit | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from summidx.settings import Settings
+from summidx.settings import Provider, Settings
 
 INDEX_VERSION = 1
 """Moves when the same source and settings would give other rows; a golden test forces it to."""
@@ -42,11 +42,16 @@ def build_key(tree: str, settings: Settings, *, summarizer: str, embedding_model
         summarizer: identity of the summariser, its prompt version and the model's root and revision included.
         embedding_model: identity of the embedding model, its weights included.
     """
+    asks_llm = settings.llm.provider is not Provider.EXTRACTIVE
     return digest(
         {
             "index_version": INDEX_VERSION,
             "tree": tree,
-            "settings": dict(keyed_settings(settings)),
+            "settings": {
+                name: value
+                for name, value in keyed_settings(settings)
+                if asks_llm or not name.startswith("llm.")  # what no LLM is asked with shapes nothing
+            },
             "summarizer": summarizer,
             "embedding_model": embedding_model,
         }

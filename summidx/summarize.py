@@ -6,7 +6,8 @@ repository's deepest unit goes first.
 
 import asyncio
 import heapq
-from collections.abc import Collection, Mapping
+import itertools
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from summidx.answers import Answers
@@ -38,8 +39,8 @@ from summidx.summarizers.template import render_template
 
 MAX_CALLERS = 5
 WINDOW = 512
-"""Units of one repository being looked up or asked for at once: more than any server's calls in flight, so that the
-queue at the gate never runs dry, and few enough that a huge repository's requests are not all in memory."""
+"""Units of one repository being looked up or asked for at once: twice the default of calls in flight, so that the queue
+at the gate does not run dry, and few enough that a huge repository's requests are not all in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,14 @@ class Walk:
                 return await self.summarizer.answer(prepared)
             except (InvalidOutput, ContextTooLong) as error:
                 text = extract_summary(prepared.request)
-                return replace(text, status=Status.DEGRADED, reason=str(error), key=prepared.key)
+                return replace(
+                    text,
+                    status=Status.DEGRADED,
+                    reason=str(error),
+                    key=prepared.key,
+                    tokens_in=error.tokens_in,
+                    tokens_out=error.tokens_out,
+                )
             except (Unauthorised, UnknownModel) as error:
                 self.stop.request(str(error))
                 raise
@@ -174,11 +182,15 @@ class Walk:
         return SummaryRequest(
             unit=unit,
             header=parent.signature if parent is not None and parent.level is Level.CLASS else "",
-            callers=tuple(
-                tree.units[caller].qualified_name for caller in unit.called_by[:MAX_CALLERS] if caller in tree.units
-            ),
+            callers=tuple(itertools.islice(self._callers_of(unit), MAX_CALLERS)),
             children=tuple(self._child_summary(child) for child in tree.children[unit.id]),
         )
+
+    def _callers_of(self, unit: Unit) -> Iterator[str]:
+        """Qualified names of functions and classes that call `unit`; a file's would put its path into the key."""
+        for caller in map(self.tree.units.__getitem__, unit.called_by):
+            if caller.level in (Level.FUNCTION, Level.CLASS):
+                yield caller.qualified_name
 
     def _child_summary(self, unit_id: str) -> ChildSummary:
         unit = self.tree.units[unit_id]

@@ -21,7 +21,6 @@ KEYED = {
     "levels",
     "tests",
     "llm.provider",
-    "llm.model",
     "llm.temperature",
     "llm.seed",
     "llm.max_tokens",
@@ -29,10 +28,8 @@ KEYED = {
     "llm.context_tokens",
     "llm.extra_body",
     "llm.summary_language",
-    "embedding.model",
     "embedding.trust_remote_code",
     "sources.max_file_bytes",
-    "sources.max_files",
     "sources.max_depth",
     "parsing.cpu_s_per_file",
 }
@@ -51,6 +48,7 @@ ERRORS = [value for value in vars(errors).values() if inspect.isclass(value)]
 DETAILS: dict[type[errors.SummidxError], tuple[object, ...]] = {
     errors.Overloaded: (1.5,),
     errors.ContextTooLong: (2048, 2049),
+    errors.InvalidOutput: (900, 40),
 }
 
 

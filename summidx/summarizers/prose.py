@@ -62,6 +62,7 @@ _TAG = re.compile(
 _WORD = re.compile(r"\b[^\W\d_](?:['-]?[^\W\d_])*\b")
 _PROSE_WORD = re.compile(r"(?<!\S)[`'(]?[^\W\d_]+(?:['-][^\W\d_]+)?[`')]?[.,:;!?]?(?!\S)")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
+_DIGEST = re.compile(r"(?=(?:[a-f]*\d){3})[0-9a-f]{10,64}")
 _CALL = re.compile(r"(?<!\w)([^\W\d]\w*+)\s{0,9}\(")
 _PARTS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\dA-Z_]+\d*|[A-Z]+\d*|\d+")
 # A comment or a long string that is not closed runs to the end: then nothing is ever scanned twice.
@@ -286,8 +287,12 @@ def messages(source: str) -> list[str]:
 
 
 def identifiers(source: str) -> Counter[str]:
-    """How often each identifier stands in `source`, keywords left out."""
-    return Counter(name for name in _IDENTIFIER.findall(source) if name.strip("_").lower() not in CODE_WORDS)
+    """How often each identifier stands in `source`; keywords and digests (pinned commits) are left out."""
+    return Counter(
+        name
+        for name in _IDENTIFIER.findall(source)
+        if name.strip("_").lower() not in CODE_WORDS and not _DIGEST.fullmatch(name)
+    )
 
 
 def called_names(source: str) -> list[str]:

@@ -91,8 +91,8 @@ class OpenAICompatibleSummarizer:
 
     @property
     def identity(self) -> str:
-        """Provider, model id, what it was loaded from, prompt version; as JSON."""
-        return json.dumps(self._model_identity(), sort_keys=True)
+        """Provider, model id, what it was loaded from, prompt version, context in tokens; as JSON."""
+        return json.dumps(self._model_identity() | {"context_tokens": self._context_tokens}, sort_keys=True)
 
     def prepare(self, request: SummaryRequest) -> PreparedRequest:
         """Build the request and its key. The estimate of what fits is cheap, and put right by the server if wrong."""
@@ -133,7 +133,10 @@ class OpenAICompatibleSummarizer:
             text, keywords = parse_answer(*await call.ask(prepared.payload))
         except InvalidOutput as error:
             logger.debug("asking again for %s: %s", prepared.request.unit.id, error)
-            text, keywords = parse_answer(*await call.ask_again(str(error)))
+            try:
+                text, keywords = parse_answer(*await call.ask_again(str(error)))
+            except InvalidOutput as again:
+                raise InvalidOutput(str(again), call.tokens_in, call.tokens_out) from None
         return Summary(
             text=text,
             keywords=keywords,

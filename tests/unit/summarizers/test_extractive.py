@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from summidx.keys import digest
 from summidx.records import ChildSummary, Level, Origin, Status, SummaryRequest, Unit
 from summidx.summarizers.extractive import EXTRACTIVE_VERSION, extract_summary
+from summidx.summarizers.prose import identifiers
 from summidx.summarizers.template import render_template
 
 GOLDEN = {1: "9b47d9694aec23bca74c110531e1319d3c40b8b2ef10b43ab472152930b1cc6d"}
@@ -213,3 +214,8 @@ def test_no_source_keeps_it_busy(make_request, piece):
         extract_summary(SummaryRequest(container(Level.FILE, language="markdown", own_source=source)))
         extract_summary(make_request(own_source="", docstring=source))
         render_template(make_request(own_source="", docstring=source, signature=source, name=source).unit)
+
+
+def test_pinned_commits_are_no_words():
+    source = "uses: actions/checkout@df26d4f13ea111d4ec1a7dddef6063fa\nname: deploy\n"
+    assert set(identifiers(source)) == {"uses", "actions", "checkout", "name", "deploy"}

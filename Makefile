@@ -20,6 +20,7 @@ help: ## list the targets
 
 install: $(INSTALLED) ## create .venv and install summidx with its embedding model and the developer's tools
 
+demo: export PREFECT_HOME := $(CURDIR)/.demo/prefect
 demo: $(INSTALLED) ## index this repository and some installed packages, without LLM or GPU, and search them
 	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && set -x && \
 	$(BIN)/python flows/build.py --index-root $(DEMO_INDEX) --num-processes 2 \
@@ -45,7 +46,7 @@ test-vllm: $(INSTALLED) $(VLLM_MODEL) ## build indexes with a real vLLM on the C
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
 clean: ## remove all that these targets made
-	rm -rf .venv .venv-vllm $(DEMO_INDEX) logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-vllm $(DEMO_INDEX) .demo logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # A stamp, so that nothing is installed again until the dependencies change.
 $(INSTALLED): pyproject.toml

@@ -53,8 +53,9 @@ def force_state(client: SyncPrefectClient, task_run_id: UUID, state: State[Any])
 
 
 def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect's names
-    """Hook for a flow run that crashed or raised: its task runs that still say Running ended with it."""
+    """Hook for a flow run that crashed, raised or was cancelled: its task runs that still say Running ended with it."""
     unfinished = [StateType(each) for each in StateType if each not in TERMINAL_STATES]
+    seen: set[UUID] = set()
     with get_client(sync_client=True) as client:
         while True:
             runs = client.read_task_runs(
@@ -64,8 +65,9 @@ def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any])
             )
             for run in runs:
                 force_state(client, run.id, Crashed(message="its flow run ended before it did"))
-            if len(runs) < PAGE:
+            if len(runs) < PAGE or {run.id for run in runs} <= seen:
                 return
+            seen |= {run.id for run in runs}
 
 
 def _read_runs(client: SyncPrefectClient, ids: Collection[UUID]) -> Iterator[TaskRun]:

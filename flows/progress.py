@@ -4,6 +4,7 @@ Every line goes to the flow run's log, and so to the Prefect UI; where a person 
 (`listening`), the same lines appear there.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -67,6 +68,10 @@ class RunReport:
     seconds: float
     built: int
     up_to_date: int
+    summarized: int
+    """Their summaries are in the cache, and nothing was published (`--stage summaries`)."""
+    superseded: int
+    """Another run published first; what was built here was discarded."""
     failed: int
     repositories: tuple[RepoResult, ...] = field(default=())
 
@@ -79,17 +84,28 @@ class RunReport:
         total = len(self.repositories)
         if failures := self.failures():
             return f"{len(failures)}/{total} repositories failed: {_names([each.name for each in failures])}"
-        return f"{_repositories(total)}: {self.built} built, {self.up_to_date} up to date"
+        counts = {
+            "built": self.built,
+            "up to date": self.up_to_date,
+            "summarized": self.summarized,
+            "superseded by another run": self.superseded,
+        }
+        always = ("built", "up to date")
+        told = ", ".join(f"{n} {what}" for what, n in counts.items() if n or what in always)
+        return f"{_repositories(total)}: {told}"
 
 
 def build_report(*, flow_run_id: str, index_root: str, seconds: float, results: Sequence[RepoResult]) -> RunReport:
     """Count what ended how."""
+    endings = Counter(each.ending for each in results)
     return RunReport(
         flow_run_id=flow_run_id,
         index_root=index_root,
         seconds=round(seconds, 3),
-        built=sum(not each.failed and each.ending != "up_to_date" for each in results),
-        up_to_date=sum(each.ending == "up_to_date" for each in results),
+        built=endings["built"],
+        up_to_date=endings["up_to_date"],
+        summarized=endings["summarized"],
+        superseded=endings["superseded"],
         failed=sum(each.failed for each in results),
         repositories=tuple(sorted(results, key=lambda each: each.name)),
     )

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from summidx import sources
+from summidx.cache import check_cache_url
 from summidx.errors import UsageError
 from summidx.records import RepoRef
 from summidx.settings import Settings, load_settings
+from summidx.store.generations import IndexRoot
 
 SETTINGS = {
     "index_root": "index_root",
@@ -65,8 +67,12 @@ class BuildRequest:
             UsageError: they cannot be used.
         """
         settings = load_settings(self.overrides)
-        paths = {name: str(Path(getattr(settings, name)).absolute()) for name in ("index_root", "log_dir")}
-        return settings.model_copy(update=paths)
+        IndexRoot(settings.index_root)  # refuses what is no folder, such as s3://
+        folders = ("index_root", "log_dir")
+        paths = {name: str(Path(getattr(settings, name)).expanduser().absolute()) for name in folders}
+        settings = settings.model_copy(update=paths)
+        check_cache_url(settings.cache_url)
+        return settings
 
     def repos(self, settings: Settings) -> list[RepoRef]:
         """The repositories that are asked for; where none is named, those under the setting `repos_root`.
@@ -81,6 +87,9 @@ class BuildRequest:
             where = f"no sub-folder of {root} is a repository" if root else "no repository is named"
             raise UsageError(f"{where}, so there is nothing to build: use --repos-root, --repo or --repos-file")
         sources.check_names(refs)
+        index_root = IndexRoot(settings.index_root)
+        for ref in refs:
+            index_root.index_folder(ref.name)  # refuses a name that no folder can have
         return refs
 
 

@@ -33,7 +33,7 @@ class Terminal:
         if any(each.report is not None and each.ending != "summarized" for each in report.repositories):
             self.tell(f'Next:    summidx search "where do we retry" --index-root {_short(report.index_root)}')
         if report.failed:
-            self.tell("The same command builds only what failed.")
+            self.tell("The same command goes on with what failed; what is published and unchanged is up to date.")
 
 
 def render_table(report: RunReport) -> Table:

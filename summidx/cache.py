@@ -140,7 +140,7 @@ class Cache:
             raise
 
     def __repr__(self) -> str:
-        return f"Cache({self._url.render_as_string(hide_password=True)!r})"
+        return f"Cache({_shown(self._url)!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -259,7 +259,7 @@ class Cache:
     def _explain(self, error: SQLAlchemyError) -> str:
         """One line: what was wrong, and what to do."""
         what = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        where = self._url.render_as_string(hide_password=True)
+        where = _shown(self._url)
         if "malformed" in what or "not a database" in what:
             advice = "move the file away (a new one is made; what was cached is then paid for again)"
         elif "locked" in what:
@@ -295,6 +295,20 @@ def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
     ordered = sorted(set(keys))
     for start in range(0, len(ordered), BATCH):
         yield ordered[start : start + BATCH]
+
+
+def check_cache_url(url: str) -> None:
+    """Refuse what is no URL of a cache; nothing is opened.
+
+    Raises:
+        UsageError: as `Cache`.
+    """
+    _parse_url(url)
+
+
+def _shown(url: sa.URL) -> str:
+    """The URL for messages: its password hidden, and its query, which may hold one, left out."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _parse_url(url: str) -> sa.URL:

@@ -18,7 +18,15 @@ from summidx.sources.gitdir import is_git
 from summidx.sources.specs import check_names, discover, parse_spec
 from summidx.stop import Stop
 
-__all__ = ["ResolvedSource", "SourceContent", "check_names", "discover", "parse_spec", "read_source", "resolve"]
+__all__ = [
+    "ResolvedSource",
+    "SourceContent",
+    "check_names",
+    "discover",
+    "parse_spec",
+    "read_source",
+    "resolve",
+]
 
 
 def resolve(ref: RepoRef, settings: SourceSettings, stop: Stop | None = None) -> ResolvedSource:

@@ -76,6 +76,9 @@ class Answers:
         self._reads = GroupedCall[None, Summary](lambda items: cache.get_summaries(list(items)), executor, READ_DELAY_S)
         self._writes = GroupedCall[Summary, Summary](self._write, executor, WRITE_DELAY_S)
         self._in_flight: dict[str, asyncio.Task[Answer]] = {}
+        self._answered: set[str] = set()
+        """Keys in flight whose answer is on its way into the cache."""
+        self._asked_again: set[str] = set()
 
     async def get(self, key: str, ask: Callable[[], Awaitable[Summary]]) -> Answer:
         """The answer for `key`; `ask` is called only where neither the cache nor a call in flight has it.
@@ -89,7 +92,7 @@ class Answers:
             return Answer(answer.summary, from_cache=True)
         task = asyncio.create_task(self._look_up_or_ask(key, ask))
         self._in_flight[key] = task
-        task.add_done_callback(lambda done: self._settle(key, done))
+        task.add_done_callback(lambda done: self._forget_task(key, done))
         return await asyncio.shield(task)
 
     def _write(self, summaries: Mapping[str, Summary]) -> Mapping[str, Summary]:
@@ -97,22 +100,32 @@ class Answers:
             self._cache.forget_degraded(summaries)
         return self._cache.put_summaries(summaries)
 
-    def _settle(self, key: str, task: asyncio.Task[Answer]) -> None:
+    def _forget_task(self, key: str, task: asyncio.Task[Answer]) -> None:
         self._in_flight.pop(key, None)
+        self._answered.discard(key)
         if not task.cancelled():
             task.exception()  # seen here, should nobody wait for it any more
 
     async def _look_up_or_ask(self, key: str, ask: Callable[[], Awaitable[Summary]]) -> Answer:
         cached = await self._reads.submit(key, None)
-        if cached is not None and not (self._retry_degraded and cached.status is Status.DEGRADED):
+        if cached is not None and not self._is_asked_again(key, cached):
             return Answer(cached, from_cache=True)
         summary = await ask()
+        self._answered.add(key)
         winner = await self._writes.submit(key, summary)
         return Answer(winner or summary, from_cache=False)
 
+    def _is_asked_again(self, key: str, cached: Summary) -> bool:
+        """True for a degraded summary, once: where it degrades again, that is the answer for all who have the key."""
+        if not self._retry_degraded or cached.status is not Status.DEGRADED or key in self._asked_again:
+            return False
+        self._asked_again.add(key)
+        return True
+
     async def cancel(self) -> None:
-        """Give up all calls in flight, as at a stop."""
-        tasks = list(self._in_flight.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Give up all calls in flight, as at a stop; what is answered already still reaches the cache."""
+        tasks = dict(self._in_flight)
+        for key, task in tasks.items():
+            if key not in self._answered:
+                task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)

@@ -57,8 +57,18 @@ class Embedded:
 class Engine:
     """One per worker process, shared by its repository threads. Everything heavy is made when first needed."""
 
-    def __init__(self, settings: Settings, *, served_model: ServedModel | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, served_model: ServedModel | None = None, max_calls: int | None = None
+    ) -> None:
+        """Make an engine; nothing heavy is loaded yet.
+
+        Args:
+            settings: those of the run.
+            served_model: what the LLM server said it serves.
+            max_calls: calls in flight of this process; None: all that the endpoint may have (`llm.concurrency`).
+        """
         self.settings = settings
+        self._max_calls = max_calls or settings.llm.concurrency
         self.stop = Stop()
         self._served_model = served_model
         self._orders = itertools.count()
@@ -85,8 +95,7 @@ class Engine:
 
     @cached_property
     def _gate(self) -> CallGate:
-        workers = max(self.settings.cluster.num_processes, len(self.settings.cluster.gpu_ids))
-        return CallGate(max(1, self.settings.llm.concurrency // workers))
+        return CallGate(self._max_calls)
 
     @cached_property
     def _answers(self) -> Answers:
@@ -139,6 +148,10 @@ class Engine:
             vectors = self._wait(self._embedding.submit(self._embed_now, part))
             new = {keys[text]: vectors.values[row] for row, text in enumerate(part)}
             known.update(cache.put_vectors(new, model=identity))
+        if not texts:
+            return Embedded(
+                Vectors(np.zeros((0, self._wait(self._embedding.submit(lambda: self._embedder.dim))), np.float32)), 0, 0
+            )
         rows = np.stack([known[keys[text]] for text in texts]).astype(np.float32, copy=False)
         return Embedded(Vectors(rows), embedded=len(missing), reused=len(keys) - len(missing))
 
@@ -149,11 +162,11 @@ class Engine:
             loop, self._loop = self._loop, None
             if loop is not None and self._loop_thread is not None:
                 asyncio.run_coroutine_threadsafe(self._close_clients(), loop).result()
+                self._io.shutdown()
                 loop.call_soon_threadsafe(loop.stop)
                 self._loop_thread.join()
                 loop.close()
         self._embedding.shutdown(cancel_futures=True)
-        self._io.shutdown(cancel_futures=True)
         if "cache" in self.__dict__:
             self.cache.close()
 
@@ -162,6 +175,7 @@ class Engine:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            self.stop.check()  # an engine that was closed starts nothing again
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._loop_thread = threading.Thread(target=self._loop.run_forever, name="summidx-llm", daemon=True)

@@ -44,7 +44,6 @@ class Origin(StrEnum):
     LLM = "llm"
     TEMPLATE = "template"
     EXTRACTIVE = "extractive"
-    REDUCED = "reduced"
 
 
 class TestsPolicy(StrEnum):
@@ -99,7 +98,7 @@ class RepoRef:
 class PinnedRepo:
     """A repository fixed to content: exactly the inputs of the task, and the key of its Prefect cache record.
 
-    `commit` is the full hex id, or "" for a plain folder. `generation` is that of the published index where it
+    `commit` is the full hex id, "" for a plain folder, or the revision as given where it was not found. `generation` is that of the published index where it
     verifies (then there is nothing to build), else a new id.
     """
 

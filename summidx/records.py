@@ -98,8 +98,8 @@ class RepoRef:
 class PinnedRepo:
     """A repository fixed to content: exactly the inputs of the task, and the key of its Prefect cache record.
 
-    `commit` is the full hex id, "" for a plain folder, or the revision as given where it was not found. `generation` is that of the published index where it
-    verifies (then there is nothing to build), else a new id.
+    `commit` is the full hex id, "" for a plain folder, or the revision as given where it was not found. `generation`
+    is that of the published index where it verifies (then there is nothing to build), else a new id.
     """
 
     name: str

@@ -1,0 +1,99 @@
+"""Each question is asked once, and what was paid for is kept."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from summidx import answers as module
+from summidx.answers import Answers
+from summidx.cache import Cache
+from summidx.records import Origin, Status, Summary
+
+
+@pytest.fixture
+def cache(tmp_path):
+    with Cache(f"sqlite:///{tmp_path / 'cache.sqlite'}") as cache:
+        yield cache
+
+
+def run(cache, scenario, **options):
+    async def main():
+        with ThreadPoolExecutor(1) as executor:
+            return await asyncio.wait_for(scenario(Answers(cache, executor, **options)), 20)
+
+    return asyncio.run(main())
+
+
+def summary(text, status=Status.OK):
+    return Summary(text=text, origin=Origin.LLM, key="k", status=status)
+
+
+def test_equal_questions_in_flight_are_one(cache):
+    asked = []
+
+    async def ask():
+        asked.append(1)
+        await asyncio.sleep(0.05)
+        return summary(f"answer {len(asked)}")
+
+    async def scenario(answers):
+        return await asyncio.gather(*(answers.get("k", ask) for _ in range(8)))
+
+    found = run(cache, scenario)
+    assert len(asked) == 1
+    assert {each.summary.text for each in found} == {"answer 1"}
+    assert sum(each.from_cache for each in found) == 7
+
+
+def test_the_entry_that_won_is_what_everybody_gets(cache):
+    async def ask_slowly():
+        cache.put_summaries({"k": summary("another process was first")})
+        return summary("too late")
+
+    assert run(cache, lambda answers: answers.get("k", ask_slowly)).summary.text == "another process was first"
+
+
+def test_a_failure_reaches_all_who_wait_and_is_not_kept(cache):
+    async def fail():
+        await asyncio.sleep(0.02)
+        raise ValueError("no")
+
+    async def scenario(answers):
+        failed = await asyncio.gather(*(answers.get("k", fail) for _ in range(3)), return_exceptions=True)
+        return failed, await answers.get("k", lambda: asyncio.sleep(0, summary("yes")))
+
+    failed, answer = run(cache, scenario)
+    assert [str(error) for error in failed] == ["no"] * 3
+    assert answer.summary.text == "yes"
+
+
+def test_a_stop_gives_up_calls_in_flight_and_keeps_what_was_answered(cache, monkeypatch):
+    monkeypatch.setattr(module, "WRITE_DELAY_S", 0.5)
+
+    async def scenario(answers):
+        hanging = asyncio.create_task(answers.get("hanging", lambda: asyncio.sleep(60, summary("never"))))
+        answered = asyncio.create_task(answers.get("answered", lambda: asyncio.sleep(0, summary("paid for"))))
+        await asyncio.sleep(0.2)
+        assert not answered.done()  # its entry waits to be written
+        await answers.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hanging
+
+    run(cache, scenario)
+    assert list(cache.get_summaries(["hanging", "answered"])) == ["answered"]
+
+
+def test_a_degraded_answer_is_asked_for_again_once(cache):
+    cache.put_summaries({"k": summary("extract", Status.DEGRADED)})
+    asked = []
+
+    async def degrade():
+        asked.append(1)
+        return summary(f"extract {len(asked)}", Status.DEGRADED)
+
+    async def scenario(answers):
+        return [(await answers.get("k", degrade)).summary.text for _ in range(3)]
+
+    assert run(cache, scenario, retry_degraded=True) == ["extract 1"] * 3
+    assert len(asked) == 1

@@ -121,9 +121,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         plan = _plan_run(request, settings, run_id)
         tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))
         results = _build(plan, settings, run_id, context.task_runner)
-    report = build_report(
-        flow_run_id=run_id, index_root=settings.index_root, seconds=time.monotonic() - started, results=results
-    )
+    report = build_report(flow_run_id=run_id, settings=settings, seconds=time.monotonic() - started, results=results)
     tell_report(report)
     if report.failed:
         return Failed(message=report.message())

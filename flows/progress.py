@@ -15,6 +15,7 @@ from prefect import get_run_logger
 
 from summidx.plan import Plan
 from summidx.records import BuildReport, Outcome, Status, count_where
+from summidx.settings import Settings
 
 NAMES_SHOWN = 8
 
@@ -65,6 +66,8 @@ class RunReport:
 
     flow_run_id: str
     index_root: str
+    embedding_model: str
+    """As it was named in the settings: a search must name the same."""
     seconds: float
     built: int
     up_to_date: int
@@ -95,12 +98,13 @@ class RunReport:
         return f"{_repositories(total)}: {told}"
 
 
-def build_report(*, flow_run_id: str, index_root: str, seconds: float, results: Sequence[RepoResult]) -> RunReport:
+def build_report(*, flow_run_id: str, settings: Settings, seconds: float, results: Sequence[RepoResult]) -> RunReport:
     """Count what ended how."""
     endings = Counter(each.ending for each in results)
     return RunReport(
         flow_run_id=flow_run_id,
-        index_root=index_root,
+        index_root=settings.index_root,
+        embedding_model=settings.embedding.model,
         seconds=round(seconds, 3),
         built=endings["built"],
         up_to_date=endings["up_to_date"],

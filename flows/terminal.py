@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.progress import RunReport
+from summidx.settings import EmbeddingSettings
 
 ROWS = 20
 """More up-to-date repositories than this are counted, not listed."""
@@ -31,7 +32,10 @@ class Terminal:
         self.tell(f"{report.message()} in {report.seconds:.0f} s")
         self.tell(f"Indexes: {report.index_root}")
         if any(each.report is not None and each.ending != "summarized" for each in report.repositories):
-            self.tell(f'Next:    summidx search "where do we retry" --index-root {_short(report.index_root)}')
+            options = f"--index-root {_short(report.index_root)}"
+            if report.embedding_model != EmbeddingSettings().model:
+                options += f" --embedding-model {report.embedding_model}"
+            self.tell(f'Next:    summidx search "where do we retry" {options}')
         if report.failed:
             self.tell("The same command goes on with what failed; what is published and unchanged is up to date.")
 

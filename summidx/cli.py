@@ -86,6 +86,9 @@ def search(
     mode: Annotated[
         Mode, typer.Option(help="What to go by: words and summary vectors, words alone, or summary vectors alone.")
     ] = Mode.HYBRID,
+    embedding_model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The model that the indexes were embedded by. [default: as set]")
+    ] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,7 +97,7 @@ def search(
     from summidx.terminal import make_console, print_hits
 
     levels = _parse_levels(level)
-    settings, root = _load(index_root)
+    settings, root = _load(index_root, embedding_model=embedding_model)
     for name in repo or ():
         root.require_manifest(name)  # before a model is loaded for nothing
     embedder = None
@@ -103,7 +106,10 @@ def search(
 
         embedder = load_embedder(settings.embedding, force_cpu=True)  # one query is not worth waking a GPU that is busy
     text = sys.stdin.read() if query == "-" else query
-    hits = Searcher(root, embedder).search(text, repos=repo or None, levels=levels, k=k, mode=mode)
+    searcher = Searcher(root, embedder)
+    hits = searcher.search(text, repos=repo or None, levels=levels, k=k, mode=mode)
+    for name, why in searcher.left_out.items():
+        typer.echo(f"warning: the index {name!r} is left out: {why}", err=True)
     if as_json:
         _print_json([asdict(hit) for hit in hits])
     else:
@@ -153,11 +159,14 @@ def list_indexes(index_root: IndexRootOption = None, *, as_json: JsonOption = Fa
         raise StoreError(f"{len(damaged)} of {len(indexes)} indexes cannot be read: {', '.join(damaged)}: build again")
 
 
-def _load(index_root: str | None) -> tuple["Settings", "IndexRoot"]:
+def _load(index_root: str | None, *, embedding_model: str | None = None) -> tuple["Settings", "IndexRoot"]:
     from summidx.settings import load_settings
     from summidx.store.generations import IndexRoot
 
-    settings = load_settings({} if index_root is None else {"index_root": index_root})
+    overrides: dict[str, Any] = {} if index_root is None else {"index_root": index_root}
+    if embedding_model is not None:
+        overrides["embedding"] = {"model": embedding_model}
+    settings = load_settings(overrides)
     return settings, IndexRoot(settings.index_root)
 
 

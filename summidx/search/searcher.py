@@ -29,6 +29,7 @@ class Searcher:
     def __init__(self, root: IndexRoot, embedder: Embedder | None = None) -> None:
         self.root = root
         self._embedder = embedder
+        self.left_out: dict[str, str] = {}
         self._opened: dict[str, PublishedIndex] = {}
 
     def search(
@@ -55,15 +56,14 @@ class Searcher:
         Raises:
             UsageError: nothing to search for, `k` below 1, or a mode that needs an embedder without one.
             UnknownIndex: an index that does not exist, or none at all; the message names what there is.
-            StoreError: an index is damaged, or was embedded by another model.
+            StoreError: an index that was named is damaged or was embedded by another model; where none was named,
+                such a one is left out (`left_out`: name -> why), and it is an error only if none can be searched.
         """
         if k < 1:
             raise UsageError(f"{k} hits were asked for: ask for 1 or more")
         query = build_query(text)
         vector = self._embed(query) if mode.uses_vectors else None
-        indexes = self._open(repos)
-        if vector is not None:
-            self._check_models(indexes)
+        indexes = self._open(repos, by_vector=vector is not None)
         depth = max(DEPTH, 2 * k)
         level_set = None if levels is None else frozenset(levels)
 
@@ -88,25 +88,35 @@ class Searcher:
         vector: npt.NDArray[np.float32] = self._embedder.embed([query.text], input_type="query").values[0]
         return vector
 
-    def _open(self, repos: Sequence[str] | None) -> list[PublishedIndex]:
+    def _open(self, repos: Sequence[str] | None, *, by_vector: bool) -> list[PublishedIndex]:
         names = list(dict.fromkeys(repos)) if repos is not None else self.root.names()
         if not names:
             raise UnknownIndex(f"there is nothing to search under {self.root.path}; {self.root.describe_names()}")
+        self.left_out = {}
+        found = []
         for name in names:
-            manifest = self.root.read_manifest(name)
-            opened = self._opened.get(name)
-            if manifest is None or opened is None or opened.manifest.publish_id != manifest.publish_id:
-                self._opened[name] = self.root.open(name)
-        return [self._opened[name] for name in names]
+            try:
+                found.append(self._open_one(name, by_vector=by_vector))
+            except StoreError as error:
+                if repos is not None or len(names) == 1:
+                    raise
+                self.left_out[name] = str(error)
+        if not found:
+            raise StoreError(f"none of the {len(names)} indexes can be searched: {next(iter(self.left_out.values()))}")
+        return found
 
-    def _check_models(self, indexes: Sequence[PublishedIndex]) -> None:
+    def _open_one(self, name: str, *, by_vector: bool) -> PublishedIndex:
+        manifest = self.root.read_manifest(name)
+        opened = self._opened.get(name)
+        if manifest is None or opened is None or opened.manifest.publish_id != manifest.publish_id:
+            opened = self._opened[name] = self.root.open(name)
         ours = self._embedder.identity if self._embedder else ""
-        for index in indexes:
-            if index.manifest.embedding_model != ours:
-                raise StoreError(
-                    f"the index {index.name!r} was embedded by {index.manifest.embedding_model}, the query by {ours}: "
-                    "set SUMMIDX_EMBEDDING__MODEL to the index's model, or search with mode bm25"
-                )
+        if by_vector and opened.manifest.embedding_model != ours:
+            raise StoreError(
+                f"the index {name!r} was embedded by {opened.manifest.embedding_model}, the query by {ours}: "
+                "name the index's model (--embedding-model, SUMMIDX_EMBEDDING__MODEL), or search with mode bm25"
+            )
+        return opened
 
 
 def _weigh_terms(query: Query, indexes: Sequence[PublishedIndex]) -> list[list[tuple[str, float]]]:

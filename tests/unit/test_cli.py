@@ -203,7 +203,7 @@ def test_an_error_ends_the_process_with_its_code_and_one_line(start, http):
 def test_an_index_of_another_model_is_an_error_that_says_what_to_do(summidx, http):
     done = summidx("search", "cookie", SUMMIDX_EMBEDDING__MODEL="hashing/64")
     assert done.exit_code == 1
-    assert done.stderr.startswith("error: the index 'http' was embedded by hashing/256, the query by hashing/64: set ")
+    assert done.stderr.startswith("error: the index 'http' was embedded by hashing/256, the query by hashing/64: name ")
 
 
 def test_object_storage_is_refused_in_a_line(summidx):
@@ -239,3 +239,14 @@ def test_a_terminal_without_utf8_is_no_error(start, corpus_document, publish_doc
     done = start("show", "repo", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.returncode, done.stderr) == (0, "")
     assert r"Gr\xf6\xdfe" in done.stdout
+
+
+def test_a_damaged_index_does_not_take_the_others_away(summidx, http, root):
+    folder = root.path / "bad"
+    folder.mkdir()
+    (folder / "CURRENT").write_text("{bad")
+    done = summidx("search", "cookie", "--embedding-model", "hashing", "--json")
+    assert done.exit_code == 0
+    assert {hit["repo"] for hit in json.loads(done.stdout)} == {"http"}
+    assert done.stderr.startswith("warning: the index 'bad' is left out: ")
+    assert summidx("search", "cookie", "--repo", "bad").exit_code == 1

@@ -145,6 +145,9 @@ def main() -> NoReturn:
         code = _refuse(f"{error.format_message()} (see --help)")
     except SystemExit as ended:
         code = int(ended.code or 0)
+    except Exception as error:  # the last resort: one line, where a traceback would say less
+        _say(f"error: the run failed: {type(error).__name__}: {error}; please report it")
+        code = FAILED
     if code in INTERRUPTED:  # Typer makes 130 of a KeyboardInterrupt
         _say("interrupted: what is finished is kept, and the same command goes on from here")
     watch.disarm()
@@ -184,7 +187,12 @@ def _refuse_unusable(parameters: dict[str, Any]) -> None:
     from flows.request import BuildRequest
 
     request = BuildRequest.from_parameters(parameters)
-    request.repos(request.settings())
+    settings = request.settings()
+    request.repos(settings)
+    if settings.cluster.gpu_ids:
+        from flows.cluster import check_gpus
+
+        check_gpus(settings.cluster)
 
 
 def _levels(names: str | None) -> list[str] | None:

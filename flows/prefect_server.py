@@ -34,6 +34,7 @@ from summidx.errors import UsageError
 
 STARTUP_TIMEOUT_S = 120.0
 """The first start on a machine migrates the database; on a busy one that alone took 45 s."""
+REACHED_WITHIN_S = 15.0
 SHUTDOWN_TIMEOUT_S = 5.0
 DRAIN_TIMEOUT_S = 3.0
 HOST = "127.0.0.1"
@@ -80,11 +81,13 @@ def prefect_api() -> Iterator[str]:
     Inside a flow run for which Prefect itself started a server, that one is it.
 
     Raises:
-        UsageError: no API is configured, and the local server does not start.
+        UsageError: the API that is configured cannot be reached, or none is and the local server does not start.
     """
     context = FlowRunContext.get()
     url = PREFECT_API_URL.value() or (str(context.client.api_url) if context else None)
     if url is not None:
+        if context is None:
+            _check_reachable(url)
         with _exported(url):
             yield url
     else:
@@ -93,6 +96,21 @@ def prefect_api() -> Iterator[str]:
                 yield url
             finally:
                 _send_what_waits()
+
+
+def _check_reachable(url: str) -> None:
+    """Whatever it answers, it is there: whether it is the right one, Prefect finds out."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=REACHED_WITHIN_S):  # noqa: S310 - the operator's own URL
+            return
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UsageError(
+            f"the Prefect API {url} cannot be reached ({reason}), so the run would have no record: start it, or unset "
+            "PREFECT_API_URL to have one started for the run"
+        ) from None
 
 
 def ui_page(api_url: str, flow_run_id: str) -> str:

@@ -86,6 +86,7 @@ class BuildRequest:
         if not refs:
             where = f"no sub-folder of {root} is a repository" if root else "no repository is named"
             raise UsageError(f"{where}, so there is nothing to build: use --repos-root, --repo or --repos-file")
+        refs = list(dict.fromkeys(refs))
         sources.check_names(refs)
         index_root = IndexRoot(settings.index_root)
         for ref in refs:

@@ -107,10 +107,15 @@ class IndexTaskRunner(DaskTaskRunner):
         if address:
             try:
                 self.client.wait_for_workers(1, timeout=WORKER_TIMEOUT_S)
-            except (OSError, TimeoutError):
+            except TimeoutError:
                 raise UsageError(
                     f"no worker at the Dask scheduler {address} within {WORKER_TIMEOUT_S:.0f} s, so nothing can be "
                     "built: start workers, or leave --scheduler-address out"
+                ) from None
+            except OSError as error:
+                raise UsageError(
+                    f"the Dask scheduler {address} cannot be reached ({type(error).__name__}), so nothing can be "
+                    "built: start it, or leave --scheduler-address out"
                 ) from None
         workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
         plugin = RunPlugin(self._prepared.shared_by(workers))

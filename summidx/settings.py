@@ -5,6 +5,7 @@ does not is marked with `unkeyed(reason)`.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -190,8 +191,17 @@ class ClusterSettings(Group):
         False, description="Embed on the CPU even where there is a GPU.", json_schema_extra=unkeyed("where work runs")
     )
     scheduler_address: str = Field(
-        "", description="Address of a running Dask scheduler.", json_schema_extra=unkeyed("where work runs")
+        "",
+        description="Address of a running Dask scheduler, such as tls://10.0.0.1:8786.",
+        json_schema_extra=unkeyed("where work runs"),
     )
+
+    @field_validator("scheduler_address")
+    @classmethod
+    def _check_scheduler_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[a-z]+://\S+:\d+", value):
+            raise ValueError(f"{value!r} is no address of a Dask scheduler: write tls://HOST:PORT or tcp://HOST:PORT")
+        return value
 
     @field_validator("gpu_ids", mode="before")
     @classmethod
@@ -262,7 +272,9 @@ class Settings(BaseSettings):
         names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, list | tuple | set):
             return value
-        asked = {Level.DIRECTORY if str(name).strip() == "module" else Level(str(name).strip()) for name in names}
+        asked = {"directory" if str(name).strip() == "module" else str(name).strip() for name in names}
+        if unknown := asked - set(Level):
+            raise ValueError(f"{', '.join(sorted(unknown))!r} is none of {', '.join(Level)}")
         if not asked:
             raise ValueError("at least one level is needed")
         return tuple(level for level in Level if level in asked)
@@ -303,7 +315,10 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     try:
         settings = Settings(**(dict(overrides or {})))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_input=False)
+        )
         raise UsageError(f"unusable settings: {problems}") from None
     except SettingsError as error:  # a variable that is no JSON where JSON is needed
         raise UsageError(f"unusable settings in the environment: {error}") from None

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 ENDS_WITHIN_S = 15
+HANGS_AFTER_S = 60
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_signal_ends_the_run_and_all_of_its_processes(
     run = api.last_flow_run()
 
     (os.killpg if whole_group else os.kill)(process.pid, number)
-    out, err = process.communicate(timeout=ENDS_WITHIN_S)
+    out, err = process.communicate(timeout=HANGS_AFTER_S)  # past 13 s the run itself says that it had to be ended
 
     assert process.returncode == 128 + number
     assert err.splitlines() == ["interrupted: what is finished is kept, and the same command goes on from here"]
@@ -129,6 +130,7 @@ def test_a_run_that_is_killed_takes_its_server_and_workers_along(build, hold):
         (("--repo", ".", "--llm-timeout", "soon"), "--llm-timeout"),
         (("--repo", ".", "--gpu-ids", "a"), "--gpu-ids"),
         (("--repo", ".", "--llm-provider", "openai"), "llm"),
+        (("--repo", ".", "--scheduler-address", "nonsense"), "scheduler_address"),
         (("--repo", ".", "--log-dir", "/proc/logs"), "--log-dir"),
         (
             ("--repo", ".", "--llm-provider", "openai", "--llm-model", "m", "--llm-base-url", "http://127.0.0.1:9/v1"),
@@ -177,3 +179,11 @@ def test_help_needs_nothing_heavy(prefect_env):
     )
     assert done.stdout.splitlines()[-2:] == ["[]", "[]"]
     assert "--repos-root" in done.stdout
+
+
+def test_a_prefect_api_that_is_not_there_is_said_in_one_line(build):
+    build.extra_env["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    done = build("--repo", ".")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the Prefect API http://127.0.0.1:9/api cannot be reached")
+    assert len(done.stderr.splitlines()) == 1

@@ -24,6 +24,7 @@ VALUES = {
     "max_retries": 9,
     "llm_concurrency": 9,
     "num_processes": 9,
+    "scheduler_address": "tcp://10.0.0.1:8786",
 }
 
 

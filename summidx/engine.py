@@ -17,8 +17,8 @@ import numpy as np
 
 from summidx.answers import Answers
 from summidx.cache import Cache
-from summidx.embedding import Embedder
-from summidx.embedding.models import ResolvedModel, load_embedder, resolve_model
+from summidx.embedding import Embedder, ResolvedModel
+from summidx.embedding.models import load_embedder, resolve_model
 from summidx.gate import CallGate
 from summidx.hierarchy import Tree
 from summidx.keys import build_key, vector_key

@@ -2,12 +2,11 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from summidx.embedding import Embedder
+from summidx.embedding import Embedder, ResolvedModel
 from summidx.embedding.hashing import HashingEmbedder
 from summidx.errors import EmbeddingError
 from summidx.settings import EmbeddingSettings
@@ -19,19 +18,6 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.py")
 _HASHING = re.compile(r"hashing(?:/(\d{1,5}))?")
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedModel:
-    """An embedding model fixed to its weights.
-
-    `folder` is where it lies, or None for one of the hub's, pinned to `revision`. `identity` goes into keys.
-    """
-
-    model_id: str
-    folder: Path | None
-    identity: str
-    revision: str | None = None
 
 
 def resolve_model(settings: EmbeddingSettings) -> ResolvedModel:

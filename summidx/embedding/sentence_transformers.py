@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 
-from summidx.embedding import InputType
-from summidx.embedding.models import ResolvedModel
+from summidx.embedding import InputType, ResolvedModel
 from summidx.errors import EmbeddingError
 from summidx.records import Vectors
 

@@ -1,4 +1,4 @@
-"""Real runs: the command in its own process, real repositories, a real Prefect server for the session."""
+"""Real runs: the command in its own process, real repositories, one real Prefect server for all."""
 
 import json
 import os
@@ -177,7 +177,7 @@ def prefect_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def api(prefect_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """`prefect server start`, for the session."""
+    """`prefect server start`, for all tests of this folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -208,7 +208,7 @@ def api(prefect_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def build(api: Api, prefect_env: dict[str, str], tmp_path: Path) -> Build:
-    """The command, with its records at the session's server."""
+    """The command, with its records at the shared server."""
     (tmp_path / "work").mkdir()
     return Build(tmp_path / "work", prefect_env | {"PREFECT_API_URL": api.url})
 

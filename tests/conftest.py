@@ -1,6 +1,7 @@
 """Fixtures that every folder of tests may use."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,9 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(("SUMMIDX_", "OPENAI_", "PREFECT_")) and name != "SUMMIDX_REQUIRE_SYSTEM_PARTS":
             del os.environ[name]
+    # A shell that starts us in the background ignores SIGINT for us, and so for every run that a test interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ help: ## list the targets
 
 install: $(INSTALLED) ## create .venv and install summidx with its embedding model and the developer's tools
 
-demo: export PREFECT_HOME := $(CURDIR)/.demo/prefect
+demo: export PREFECT_HOME := $(CURDIR)/.demo
 demo: $(INSTALLED) ## index this repository and some installed packages, without LLM or GPU, and search them
 	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && set -x && \
 	$(BIN)/python flows/build.py --index-root $(DEMO_INDEX) --num-processes 2 \

@@ -36,7 +36,7 @@ from flows.tasks import REPORT, summarize_and_embed_repo
 from summidx.errors import SummidxError
 from summidx.plan import Plan, PlannedRepo, load_plan, make_plan, make_retry_plan, write_plan
 from summidx.records import Level, Outcome, TestsPolicy, Usage
-from summidx.settings import Provider, Settings, Stage
+from summidx.settings import CachePolicy, Provider, Settings, Stage
 
 RUN_REPORT = TypeAdapter(RunReport)
 """The report of a run as JSON, and back."""
@@ -75,6 +75,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     max_retries: NonNegativeInt | None = None,
     llm_concurrency: PositiveInt | None = None,
     summary_language: Annotated[str, Field(max_length=40)] | None = None,
+    prompt_file: str | None = None,
     embedding_model: str | None = None,
     num_processes: PositiveInt | None = None,
     gpu_ids: list[NonNegativeInt] | None = None,
@@ -82,6 +83,8 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     scheduler_address: str | None = None,
     skip_existing: bool | None = None,
     retry_degraded: bool | None = None,
+    confirm_rebuild: bool | None = None,
+    cache_policy: CachePolicy | None = None,
     stage: Stage | None = None,
 ) -> State[Any]:
     """Build a summary index of each repository. What is left empty is the worker's own setting.
@@ -93,13 +96,14 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         index_root: Folder under which the indexes lie, one folder per repository.
         levels: Levels that are summarised and published.
         tests: Test code: one summary per file, as any other code (full), or left out (skip).
-        llm_provider: Who writes the summaries: an OpenAI-compatible server, or nobody (extractive).
+        llm_provider: Who writes the summaries: an OpenAI-compatible server, vLLM in the worker, or nobody (extractive).
         llm_model: Name under which the server serves the model.
         llm_base_url: URL of the OpenAI-compatible API, with /v1.
         llm_timeout: Total time for one call, in seconds.
         max_retries: How often a call that met a fault of transport is tried again.
         llm_concurrency: Calls in flight at the endpoint, all workers together.
         summary_language: Language of the summaries.
+        prompt_file: TOML file of your own instructions for each level.
         embedding_model: A sentence-transformers model: id or folder.
         num_processes: Worker processes; 1 runs in the flow's own process.
         gpu_ids: GPUs that embed, one worker process each.
@@ -107,6 +111,8 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         scheduler_address: Address of a Dask scheduler that runs already.
         skip_existing: Do not build what is verified to be up to date.
         retry_degraded: Ask again for documents that are degraded.
+        confirm_rebuild: Go on where most indexes are rebuilt only because a setting or a version changed.
+        cache_policy: Whether summaries and vectors are looked up and kept.
         stage: How far to go; `summaries` fills the cache and publishes nothing.
     """
     request = BuildRequest.from_parameters(locals())

@@ -16,7 +16,7 @@ import typer
 from flows.signals import SignalWatch
 from summidx.errors import SummidxError, UsageError
 from summidx.records import TestsPolicy
-from summidx.settings import Provider, Stage, load_settings
+from summidx.settings import CachePolicy, Provider, Stage, load_settings
 
 FAILED, UNUSABLE = 1, 2
 INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -67,6 +67,9 @@ def build(  # noqa: PLR0913 - its options
         int | None, typer.Option(metavar="N", help="Calls in flight, all workers together. [default: 256]")
     ] = None,
     summary_language: Annotated[str | None, typer.Option(help="Language of the summaries. [default: English]")] = None,
+    prompt_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="TOML file of your own instructions for each level.")
+    ] = None,
     embedding_model: Annotated[
         str | None, typer.Option(help="sentence-transformers model: id or folder. [default: all-MiniLM-L6-v2]")
     ] = None,
@@ -88,6 +91,10 @@ def build(  # noqa: PLR0913 - its options
     retry_degraded: Annotated[
         bool | None, typer.Option("--retry-degraded", help="Ask again for documents that are degraded.")
     ] = None,
+    confirm_rebuild: Annotated[
+        bool | None,
+        typer.Option("--confirm-rebuild", help="Rebuild most indexes only because a setting or version changed."),
+    ] = None,
     stage: Annotated[
         Stage | None, typer.Option(help="`summaries` fills the cache and publishes nothing. [default: both]")
     ] = None,
@@ -96,6 +103,9 @@ def build(  # noqa: PLR0913 - its options
     ] = None,
     cache_url: Annotated[
         str | None, typer.Option(metavar="URL", help="sqlite:///FILE or postgresql+psycopg://...")
+    ] = None,
+    cache_policy: Annotated[
+        CachePolicy | None, typer.Option(help="Whether the cache is read and written. [default: read-write]")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run's report as JSON, and nothing else, on standard output.")
@@ -116,6 +126,7 @@ def build(  # noqa: PLR0913 - its options
         "max_retries": max_retries,
         "llm_concurrency": llm_concurrency,
         "summary_language": summary_language,
+        "prompt_file": prompt_file and str(Path(prompt_file).absolute()),
         "embedding_model": embedding_model,
         "num_processes": num_processes,
         "gpu_ids": _gpu_ids(gpu_ids),
@@ -123,6 +134,8 @@ def build(  # noqa: PLR0913 - its options
         "scheduler_address": scheduler_address,
         "skip_existing": skip_existing,
         "retry_degraded": retry_degraded,
+        "confirm_rebuild": confirm_rebuild,
+        "cache_policy": cache_policy,
         "stage": stage,
     }
     # Not as parameters: those are shown to everybody who may see the run, and a database's URL holds its password.

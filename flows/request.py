@@ -23,6 +23,7 @@ SETTINGS = {
     "max_retries": "llm.max_retries",
     "llm_concurrency": "llm.concurrency",
     "summary_language": "llm.summary_language",
+    "prompt_file": "llm.prompt_file",
     "embedding_model": "embedding.model",
     "num_processes": "cluster.num_processes",
     "gpu_ids": "cluster.gpu_ids",
@@ -30,6 +31,8 @@ SETTINGS = {
     "scheduler_address": "cluster.scheduler_address",
     "skip_existing": "skip_existing",
     "retry_degraded": "retry_degraded",
+    "confirm_rebuild": "confirm_rebuild",
+    "cache_policy": "cache.policy",
     "stage": "stage",
 }
 """The setting that each parameter goes before."""

@@ -11,6 +11,7 @@
     │   ├── InvalidOutput           the model answered unusably
     │   ├── Unauthorised            the key is refused: stops the run
     │   ├── UnknownModel            the server does not serve the model: stops the run
+    │   ├── Outage                  the endpoint has answered nothing for too long: stops the run
     │   └── RequestRefused          any other 4xx: the server will not take this request
     ├── EmbeddingError              the embedding model cannot be loaded or failed
     ├── CacheError                  the cache cannot be read or written
@@ -18,6 +19,7 @@
     │   └── UnknownIndex            no index of that name under the index root
     ├── TooManyFailures             more units of a repository failed than `max_failed` allows
     └── Stopped                     the run was told to stop
+        └── NotAttempted            before this repository was begun
 
 Every one pickles (a worker's error must arrive as itself), and its text is one line: what was wrong, why it matters,
 what to do.
@@ -100,6 +102,10 @@ class UnknownModel(LLMError):
     """The server does not serve the model; no call can succeed."""
 
 
+class Outage(LLMError):
+    """The endpoint has answered nothing for `llm.outage_s`; no call can succeed until it is back."""
+
+
 class RequestRefused(LLMError):
     """The server refuses this request with a 4xx of another kind."""
 
@@ -126,3 +132,7 @@ class TooManyFailures(SummidxError):
 
 class Stopped(SummidxError):
     """The run was told to stop; nothing is published after it."""
+
+
+class NotAttempted(Stopped):
+    """The run was told to stop before the repository was begun."""

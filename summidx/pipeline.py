@@ -81,6 +81,9 @@ def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str |
         skips=dict(sorted(Counter(skip.reason.value for skip in skips).items())),
         usage=Usage(
             llm_calls=summarized.usage.asked,
+            requests=summarized.usage.record.requests,
+            retries=dict(sorted(summarized.usage.record.retries.items())),
+            latencies=summarized.usage.record.latencies(),
             cache_hits=summarized.usage.cache_hits,
             tokens_in=summarized.usage.tokens_in,
             tokens_out=summarized.usage.tokens_out,

@@ -7,7 +7,7 @@ and `BuildReport` for a whole repository, `Manifest` for a published index. Stan
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,8 @@ class Origin(StrEnum):
     LLM = "llm"
     TEMPLATE = "template"
     EXTRACTIVE = "extractive"
+    REDUCED = "reduced"
+    """By an LLM, from the summaries of its parts: it does not fit a prompt as a whole."""
 
 
 class TestsPolicy(StrEnum):
@@ -199,6 +201,8 @@ class SummaryRequest:
     header: str = ""
     callers: tuple[str, ...] = ()
     children: tuple[ChildSummary, ...] = ()
+    is_part: bool = False
+    """It holds some of the unit's own lines, or some of its children, which together do not fit a prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +329,12 @@ class Usage:
 
     llm_calls: int = 0
     """Documents answered by a call of this build; its retries are not counted."""
+    requests: int = 0
+    """Requests for completions that were sent: retries, second asks and calls for parts included."""
+    retries: Mapping[str, int] = field(default_factory=dict)
+    """Requests beyond a question's first, by the error that made them needed (`Overloaded`, `InvalidOutput`, ...)."""
+    latencies: Mapping[str, int] = field(default_factory=dict)
+    """Requests that were answered, by time taken: a histogram (`accounting`)."""
     cache_hits: int = 0
     """Documents answered by the cache, or by a call in flight for another one."""
     tokens_in: int = 0

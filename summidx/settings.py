@@ -34,7 +34,16 @@ class Provider(StrEnum):
     """Who answers a request for a summary."""
 
     OPENAI = "openai"
+    VLLM = "vllm"
     EXTRACTIVE = "extractive"
+
+
+class CachePolicy(StrEnum):
+    """What a run does with the cache of summaries and vectors."""
+
+    READ_WRITE = "read-write"
+    READ_ONLY = "read-only"
+    OFF = "off"
 
 
 class Stage(StrEnum):
@@ -55,11 +64,13 @@ class LLMSettings(Group):
 
     provider: Provider = Field(
         Provider.EXTRACTIVE,
-        description="Who writes the summaries: `openai` (an OpenAI-compatible server) or `extractive` (no LLM).",
+        description="Who writes the summaries: `openai` (an OpenAI-compatible server), `vllm` (vLLM inside the worker) "
+        "or `extractive` (no LLM).",
     )
     model: str = Field(
         "",
-        description='Name under which the server serves the model; "": the only one that it serves.',
+        description='Name under which the server serves the model; "": the only one that it serves. For `vllm`: the '
+        "model to load, an id or a folder.",
         json_schema_extra=unkeyed("the model's identity, as its server says it, is in the key"),
     )
     base_url: str = Field(
@@ -86,6 +97,12 @@ class LLMSettings(Group):
         description="How often a call that met a fault of transport is tried again.",
         json_schema_extra=unkeyed("tries do not change what is answered"),
     )
+    outage_s: float = Field(
+        900.0,
+        gt=0,
+        description="How long the endpoint may answer nothing before the run stops, in seconds.",
+        json_schema_extra=unkeyed("when a run is given up does not change what is answered"),
+    )
     concurrency: int = Field(
         256,
         ge=1,
@@ -99,11 +116,33 @@ class LLMSettings(Group):
     context_tokens: int = Field(
         0, ge=0, description="Context of the model, in tokens; 0: as the server says (`max_model_len`), else 8192."
     )
+    prompt_tokens: int = Field(
+        8000,
+        ge=500,
+        description="A prompt is at most so long, in tokens, however long the model's context is: what is longer is "
+        "summarised part by part.",
+    )
+    max_parts: int = Field(
+        32,
+        ge=1,
+        description="Parts in which one unit's own text is read; what is beyond is left out, and recorded.",
+    )
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="For `vllm`: further arguments of its engine, as vLLM names them."
+    )
     extra_body: dict[str, Any] = Field(
         default_factory=lambda: {"chat_template_kwargs": {"enable_thinking": False}},
         description="Further fields of the request; the default turns thinking off, and is dropped once if refused.",
     )
     summary_language: str = Field("English", min_length=1, max_length=40, description="Language of the summaries.")
+    prompt_file: str = Field(
+        "",
+        description="A TOML file of your own instructions for each level; they are read into `instructions`.",
+        json_schema_extra=unkeyed("what it says is in `instructions`"),
+    )
+    instructions: dict[str, str] = Field(
+        default_factory=dict, description="Your own instructions by level, in the place of the built-in ones."
+    )
     max_response_bytes: int = Field(
         1_000_000,
         ge=10_000,
@@ -171,6 +210,11 @@ class CacheSettings(Group):
     url: str = Field(
         "",
         description="`sqlite:///FILE` or `postgresql+psycopg://...`; default: `cache.sqlite` under the index root.",
+        json_schema_extra=unkeyed("an index built through the cache equals a cold build"),
+    )
+    policy: CachePolicy = Field(
+        CachePolicy.READ_WRITE,
+        description="`read-write`, `read-only` (nothing is kept) or `off` (nothing is looked up either).",
         json_schema_extra=unkeyed("an index built through the cache equals a cold build"),
     )
 
@@ -249,6 +293,12 @@ class Settings(BaseSettings):
     retry_degraded: bool = Field(
         False,
         description="Ask again for documents that are degraded.",
+        json_schema_extra=unkeyed("whether to build, not what"),
+    )
+    confirm_rebuild: bool = Field(
+        False,
+        description="Go on where more than half of the existing indexes are rebuilt only because a setting, a prompt "
+        "or the version of a tool changed.",
         json_schema_extra=unkeyed("whether to build, not what"),
     )
     stage: Stage = Field(

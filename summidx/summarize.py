@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from summidx.accounting import CallRecord
 from summidx.answers import Answers
 from summidx.errors import (
     ContextTooLong,
@@ -67,6 +68,7 @@ class SummaryUsage:
     cache_hits: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    record: CallRecord = field(default_factory=CallRecord)
 
 
 @dataclass(slots=True)
@@ -145,7 +147,7 @@ class Walk:
 
     async def _answer(self, prepared: PreparedRequest) -> Summary:
         if not self.summarizer.makes_calls:
-            return await self.summarizer.answer(prepared)
+            return await self.summarizer.answer(prepared, self.usage.record)
         answer = await self.answers.get(prepared.key, lambda: self._ask(prepared))
         if answer.from_cache:
             self.usage.cache_hits += 1
@@ -161,7 +163,7 @@ class Walk:
         async with self.gate.slot((self.order, -self.tree.depths[unit.id], unit.id)):
             self.stop.check()
             try:
-                return await self.summarizer.answer(prepared)
+                return await self.summarizer.answer(prepared, self.usage.record)
             except (InvalidOutput, ContextTooLong) as error:
                 text = extract_summary(prepared.request)
                 return replace(

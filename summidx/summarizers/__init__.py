@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from summidx.accounting import CallRecord
 from summidx.records import Summary, SummaryRequest
 
 
@@ -46,8 +47,8 @@ class Summarizer(Protocol):
         """Build what will be sent: pure, the same for the same request."""
         ...
 
-    async def answer(self, prepared: PreparedRequest) -> Summary:
-        """Ask for the summary, retries of faults of transport included.
+    async def answer(self, prepared: PreparedRequest, record: CallRecord) -> Summary:
+        """Ask for the summary, retries of faults of transport included; what that took is added to `record`.
 
         Raises:
             LLMError: InvalidOutput when the model answered unusably twice; the other kinds when the call failed.

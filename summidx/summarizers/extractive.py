@@ -7,6 +7,7 @@ whose model answered unusably.
 import re
 from collections.abc import Iterator
 
+from summidx.accounting import CallRecord
 from summidx.keys import summary_key
 from summidx.records import ChildSummary, Level, Origin, Summary, SummaryRequest
 from summidx.summarizers import PreparedRequest
@@ -53,7 +54,7 @@ class ExtractiveSummarizer:
         payload = {"model": IDENTITY, "text": summary.text, "keywords": list(summary.keywords)}
         return PreparedRequest(key=summary_key(payload), request=request, payload=payload)
 
-    async def answer(self, prepared: PreparedRequest) -> Summary:
+    async def answer(self, prepared: PreparedRequest, record: CallRecord) -> Summary:  # noqa: ARG002 - no call is made
         """Hand out what `prepare` wrote."""
         return _summary(prepared.payload["text"], tuple(prepared.payload["keywords"]), prepared.key)
 

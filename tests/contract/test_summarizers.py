@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from summidx.accounting import CallRecord
 from summidx.records import ChildSummary, Level, Status, SummaryRequest, Unit
 from summidx.settings import LLMSettings, Provider
 from summidx.summarizers.select import make_summarizer, probe_model
@@ -42,7 +43,7 @@ def summarizer(request, fake_llm):
 def ask(summarizer, *prepared):
     async def run():
         try:
-            return await asyncio.gather(*map(summarizer.answer, prepared))
+            return await asyncio.gather(*(summarizer.answer(each, CallRecord()) for each in prepared))
         finally:
             await summarizer.aclose()
 

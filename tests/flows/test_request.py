@@ -20,6 +20,8 @@ VALUES = {
     "gpu_ids": [3],
     "skip_existing": False,
     "retry_degraded": True,
+    "confirm_rebuild": True,
+    "cache_policy": "read-only",
     "stage": "summaries",
     "max_retries": 9,
     "llm_concurrency": 9,

@@ -75,7 +75,7 @@ class ScriptedSummarizer:
         }
         return PreparedRequest(keys.summary_key(shown), request, shown)
 
-    async def answer(self, prepared):
+    async def answer(self, prepared, record):
         unit_id = prepared.request.unit.id
         self.asked.append(unit_id)
         self.requests[unit_id] = prepared.request

@@ -18,6 +18,7 @@ from typing import Any
 
 from openai.types.model import Model
 
+from summidx.accounting import CallRecord
 from summidx.errors import ContextTooLong, InvalidOutput, UnknownModel, UsageError
 from summidx.keys import summary_key
 from summidx.records import Level, Origin, Summary, SummaryRequest
@@ -120,7 +121,7 @@ class OpenAICompatibleSummarizer:
         )
         return PreparedRequest(key=key, request=request, payload=payload, truncated=truncated)
 
-    async def answer(self, prepared: PreparedRequest) -> Summary:
+    async def answer(self, prepared: PreparedRequest, record: CallRecord) -> Summary:
         """Ask for a summary; once more, with more room and a nudge, when the answer is unusable.
 
         Raises:
@@ -128,11 +129,12 @@ class OpenAICompatibleSummarizer:
             ContextTooLong: the prompt does not fit, however much it is shortened.
             LLMError: the other kinds, when the call failed after its retries.
         """
-        call = _Call(self._client, prepared, self._settings.summary_language)
+        call = _Call(self._client, prepared, self._settings.summary_language, record)
         try:
             text, keywords = parse_answer(*await call.ask(prepared.payload))
         except InvalidOutput as error:
             logger.debug("asking again for %s: %s", prepared.request.unit.id, error)
+            record.retried(error)
             try:
                 text, keywords = parse_answer(*await call.ask_again(str(error)))
             except InvalidOutput as again:
@@ -176,8 +178,9 @@ class OpenAICompatibleSummarizer:
 class _Call:
     """One summary on its way: what it has cost, and how it was shortened."""
 
-    def __init__(self, client: ChatClient, prepared: PreparedRequest, language: str) -> None:
+    def __init__(self, client: ChatClient, prepared: PreparedRequest, language: str, record: CallRecord) -> None:
         self._client = client
+        self._record = record
         self._language = language
         self._request = prepared.request
         self._payload = prepared.payload
@@ -191,6 +194,7 @@ class _Call:
             try:
                 return await self._complete(payload)
             except ContextTooLong as error:
+                self._record.retried(error)
                 messages = self._shorten(payload["messages"], payload["max_tokens"], error)
                 if messages is None:
                     raise
@@ -225,7 +229,7 @@ class _Call:
         return shorter if estimate_tokens(shorter) < estimate_tokens(messages) else None
 
     async def _complete(self, payload: dict[str, Any]) -> tuple[str, str | None]:
-        completion = await self._client.complete(payload)
+        completion = await self._client.complete(payload, self._record)
         if completion.usage:
             self.tokens_in += completion.usage.prompt_tokens
             self.tokens_out += completion.usage.completion_tokens

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeGuard, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ from openai.types.chat import ChatCompletion
 from openai.types.model import Model
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from summidx.accounting import CallRecord
 from summidx.errors import Overloaded, RequestRefused, ServerFault, UsageError
 from summidx.settings import LLMSettings
 from summidx.summarizers.openai_compatible.errors import UnusableResponse, map_error
@@ -48,7 +51,7 @@ class ChatClient:
         parts = urlsplit(self._settings.base_url)
         return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
-    async def complete(self, payload: Mapping[str, Any]) -> ChatCompletion:
+    async def complete(self, payload: Mapping[str, Any], record: CallRecord) -> ChatCompletion:
         """One chat completion, its retries included; `extra_body` is left out once the server has refused it.
 
         Raises:
@@ -57,16 +60,17 @@ class ChatClient:
         body = {name: value for name, value in payload.items() if name != "extra_body"}
         extra_body = payload.get("extra_body") or None
         if extra_body is None or self._extra_body_refused:
-            return await self._send(body, None)
+            return await self._send(body, None, record)
         try:
-            return await self._send(body, extra_body)
+            return await self._send(body, extra_body, record)
         except RequestRefused as error:
             if not any(name in str(error) for name in extra_body):
                 raise
             if not self._extra_body_refused:
                 logger.warning("the server refuses `llm.extra_body`, it is left out from now on: %s", error)
             self._extra_body_refused = True
-            return await self._send(body, None)
+            record.retried(error)
+            return await self._send(body, None, record)
 
     async def list_models(self, timeout_s: float) -> list[Model]:
         """The models that the server serves.
@@ -90,28 +94,34 @@ class ChatClient:
         if client is not None:
             await client.close()
 
-    async def _send(self, body: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> ChatCompletion:
+    async def _send(
+        self, body: Mapping[str, Any], extra_body: Mapping[str, Any] | None, record: CallRecord
+    ) -> ChatCompletion:
         client = self._running_client()
 
         async def call() -> ChatCompletion:
             self.calls_sent += 1
+            record.sent()
+            started = time.monotonic()
             completion = await client.chat.completions.create(**body, extra_body=extra_body)
+            record.answered(time.monotonic() - started)
             if not _is_completion(completion):
                 raise ValueError("the answer is no chat completion")
             return completion
 
-        completion = await self._retried(call, self._settings.timeout_s)
+        completion = await self._retried(call, self._settings.timeout_s, record)
         if completion.usage:
             self.tokens_in += completion.usage.prompt_tokens
             self.tokens_out += completion.usage.completion_tokens
         return completion
 
-    async def _retried(self, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+    async def _retried(self, call: Callable[[], Awaitable[T]], timeout_s: float, record: CallRecord | None = None) -> T:
         """Run `call` under its deadline and the one retry layer; the SDK's errors become ours."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((Overloaded, ServerFault)),
             stop=stop_after_attempt(self._settings.max_retries + 1),
             wait=Wait(longest_s=self._settings.timeout_s),
+            before_sleep=partial(_note_retry, record) if record is not None else None,
             reraise=True,
         )
         return await retrying(self._once, call, timeout_s)
@@ -158,6 +168,12 @@ class ChatClient:
             default_headers={"Accept-Encoding": "identity"},
             http_client=openai.DefaultAioHttpClient(follow_redirects=False, event_hooks={"response": [bound]}),
         )
+
+
+def _note_retry(record: CallRecord, state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    if error is not None:
+        record.retried(error)
 
 
 class Wait:

@@ -10,6 +10,7 @@ import pytest
 from fake_llm import Answer, error, too_long, unknown_model
 from pydantic import SecretStr
 
+from summidx.accounting import CallRecord
 from summidx.errors import (
     ContextTooLong,
     InvalidOutput,
@@ -61,7 +62,7 @@ def ask(summarizer, *requests):
 
     async def run():
         try:
-            calls = (summarizer.answer(summarizer.prepare(request)) for request in requests)
+            calls = (summarizer.answer(summarizer.prepare(request), CallRecord()) for request in requests)
             return await asyncio.gather(*calls, return_exceptions=True)
         finally:
             await summarizer.aclose()
@@ -342,7 +343,7 @@ def test_a_cancelled_call_ends_at_once(fake_llm, summarizer, make_request):
     ours = summarizer()
 
     async def run():
-        call = asyncio.create_task(ours.answer(ours.prepare(make_request())))
+        call = asyncio.create_task(ours.answer(ours.prepare(make_request()), CallRecord()))
         await asyncio.to_thread(fake_llm.wait_for_call, 10)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -357,7 +358,7 @@ def test_another_event_loop_gets_a_client_of_its_own(fake_llm, summarizer, make_
     prepared = ours.prepare(make_request())
 
     async def run():
-        answer = await ours.answer(prepared)
+        answer = await ours.answer(prepared, CallRecord())
         await ours.aclose()
         return answer
 

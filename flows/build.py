@@ -34,7 +34,7 @@ from flows.results import keep_results_private
 from flows.runner import IndexTaskRunner
 from flows.tasks import REPORT, summarize_and_embed_repo
 from summidx.errors import SummidxError
-from summidx.plan import Plan, PlannedRepo, load_plan, make_plan, make_retry_plan, write_plan
+from summidx.plan import Plan, PlannedRepo, check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
 from summidx.records import Level, Outcome, TestsPolicy, Usage
 from summidx.settings import CachePolicy, Provider, Settings, Stage
 
@@ -138,6 +138,7 @@ def _plan_run(request: BuildRequest, settings: Settings, run_id: str) -> Plan:
     """The plan of this flow run: a Retry stays with the commits of its first try."""
     earlier = load_plan(settings.index_root, run_id)
     plan = make_retry_plan(earlier, settings) if earlier else make_plan(request.repos(settings), settings)
+    check_rebuild(plan, settings)
     write_plan(plan, settings.index_root, run_id)
     return plan
 

@@ -42,20 +42,33 @@ def build_key(tree: str, settings: Settings, *, summarizer: str, embedding_model
         summarizer: identity of the summariser, its prompt version and the model's root and revision included.
         embedding_model: identity of the embedding model, its weights included.
     """
-    asks_llm = settings.llm.provider is not Provider.EXTRACTIVE
     return digest(
         {
             "index_version": INDEX_VERSION,
             "tree": tree,
-            "settings": {
-                name: value
-                for name, value in keyed_settings(settings)
-                if asks_llm or not name.startswith("llm.")  # what no LLM is asked with shapes nothing
-            },
+            "settings": _shaping_settings(settings),
             "summarizer": summarizer,
             "embedding_model": embedding_model,
         }
     )
+
+
+def recorded_settings(settings: Settings) -> dict[str, object]:
+    """The settings that take part in the build key, as CURRENT keeps them: by dotted name, as JSON values.
+
+    A group that the operator fills freely (`llm.extra_body`, `llm.engine_args`, `llm.instructions`) may hold anything,
+    a token or pages of text: its digest is kept, which says that it changed, and not what it is.
+    """
+    return {
+        name: f"sha256:{digest(value)}" if isinstance(value, dict) else value
+        for name, value in _shaping_settings(settings).items()
+    }
+
+
+def _shaping_settings(settings: Settings) -> dict[str, Any]:
+    """What is keyed; where no LLM is asked, nothing of what it would be asked with."""
+    asks_llm = settings.llm.provider is not Provider.EXTRACTIVE
+    return {name: value for name, value in keyed_settings(settings) if asks_llm or not name.startswith("llm.")}
 
 
 def keyed_settings(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from summidx.documents import build_documents, embedding_text
 from summidx.engine import Engine
 from summidx.errors import TooManyFailures
 from summidx.hierarchy import build_tree
+from summidx.keys import INDEX_VERSION, recorded_settings
 from summidx.parsing import parse
 from summidx.records import (
     BuildReport,
@@ -117,6 +118,8 @@ def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str |
             prompt_version=next((each.prompt_version for each in documents if each.prompt_version), ""),
             tool_version=summidx.__version__,
             built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            index_version=INDEX_VERSION,
+            settings=recorded_settings(settings),
         )
         published = root.publish(staging, manifest, expected_publish_id=expected_publish_id, check=stop.check)
     return replace(

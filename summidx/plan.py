@@ -7,15 +7,17 @@ the run reuses it, since HEAD may have moved.
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from summidx import sources
+from summidx.changes import BuildInputs, find_changes
 from summidx.embedding.models import resolve_model
-from summidx.errors import SourceError, StoreError
-from summidx.keys import build_key
+from summidx.errors import SourceError, StoreError, UsageError
 from summidx.records import PinnedRepo, RepoRef, Status, count_where
 from summidx.settings import Settings, Stage
 from summidx.store.generations import IndexRoot
@@ -26,6 +28,7 @@ PLANS = ".summidx/plans"
 """Where plans lie under the index root; no repository's folder starts with a dot."""
 PLAN_DAYS = 30
 """Plans of runs that are older than this are deleted; a Retry of such a run plans anew."""
+REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,14 @@ class PlannedRepo:
     pin: PinnedRepo
     up_to_date: bool
     why: str
-    """Why it is built (`new`, `content or settings changed`, ...), or `up to date`."""
+    """Why it is built (`new`, `content changed`, `llm.max_tokens changed: 350 -> 400`, ...), or `up to date`."""
     size_bytes: int
     expected_publish_id: str | None
     """What CURRENT held when the run was first planned: a build that finds another commit's there is discarded."""
+    has_index: bool = False
+    """There is a published index of it, whatever its state."""
+    only_changed: tuple[str, ...] = ()
+    """The settings, model or versions that changed, where nothing else has it rebuilt; () otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,16 @@ class Plan:
     def to_build(self) -> tuple[PlannedRepo, ...]:
         """Those that are not up to date."""
         return tuple(repo for repo in self.repos if not repo.up_to_date)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of a published index: its generation if it is up to date, else None; and why."""
+
+    generation: str | None
+    why: str
+    only_changed: tuple[str, ...] = ()
+    """As `PlannedRepo.only_changed`."""
 
 
 def make_plan(refs: Sequence[RepoRef], settings: Settings) -> Plan:
@@ -98,29 +115,68 @@ def _plan(refs: Mapping[RepoRef, PlannedRepo | None], settings: Settings) -> Pla
             resolved = sources.resolve(ref, settings.sources)
         except SourceError as error:
             pin = PinnedRepo(ref.name, ref.source, ref.revision or "", "", new_generation)
-            return PlannedRepo(pin, False, f"cannot be read: {error}", 0, expected)
-        key = build_key(resolved.tree, settings, summarizer=summarizer, embedding_model=embedding_model)
-        generation, why = find_generation(root, ref.name, key, settings)
-        pin = PinnedRepo(ref.name, ref.source, resolved.commit, key, generation or new_generation)
-        return PlannedRepo(pin, generation is not None, why, resolved.size_bytes, expected)
+            return PlannedRepo(pin, False, f"cannot be read: {error}", 0, expected, current is not None)
+        inputs = BuildInputs(
+            tree=resolved.tree, settings=settings, summarizer=summarizer, embedding_model=embedding_model
+        )
+        found = find_generation(root, ref.name, inputs)
+        pin = PinnedRepo(ref.name, ref.source, resolved.commit, inputs.build_key, found.generation or new_generation)
+        return PlannedRepo(
+            pin,
+            found.generation is not None,
+            found.why,
+            resolved.size_bytes,
+            expected,
+            current is not None,
+            found.only_changed,
+        )
 
     planned = sorted((plan_one(*each) for each in refs.items()), key=lambda repo: (-repo.size_bytes, repo.pin.name))
     return Plan(tuple(planned), served_model)
 
 
-def find_generation(root: IndexRoot, name: str, key: str, settings: Settings) -> tuple[str | None, str]:
-    """The published generation of `name` if it is up to date, else None; and why."""
+def find_generation(root: IndexRoot, name: str, inputs: BuildInputs) -> Found:
+    """Find out whether the published index of `name` is up to date, and if not, why not."""
+    settings = inputs.settings
     if settings.stage is Stage.SUMMARIES:
-        return None, "summaries only"
+        return Found(None, "summaries only")
     if not settings.skip_existing:
-        return None, "asked for (--no-skip-existing)"
-    verified = root.verify(name, key)
-    if verified.manifest is None:
-        return None, verified.why
-    degraded = count_where(verified.manifest.counts, status=Status.DEGRADED)
-    if degraded and settings.retry_degraded:
-        return None, f"{degraded} degraded documents (--retry-degraded)"
-    return verified.manifest.generation, "up to date"
+        return Found(None, "asked for (--no-skip-existing)")
+    verified = root.verify(name, inputs.build_key)
+    if verified.current is None:
+        return Found(None, verified.why)
+    changes = find_changes(verified.current, inputs)
+    degraded = count_where(verified.current.counts, status=Status.DEGRADED) if settings.retry_degraded else 0
+    asked_for = (f"{degraded} degraded document{'s' if degraded > 1 else ''} (--retry-degraded)",) if degraded else ()
+    reasons = (*filter(None, (changes.describe(),)), *verified.faults, *asked_for)
+    if not reasons:
+        return Found(verified.current.generation, "up to date")
+    nothing_else = not changes.content and not verified.faults and not asked_for
+    return Found(None, "; ".join(reasons), changes.others if nothing_else else ())
+
+
+def check_rebuild(plan: Plan, settings: Settings) -> None:
+    """Refuse a run that would rebuild most indexes though their content is unchanged, unless that was confirmed.
+
+    A forgotten option must not replace a night's summaries.
+
+    Raises:
+        UsageError: more than half of the existing indexes; the message names what changed, and what to do.
+    """
+    existing = [repo for repo in plan.repos if repo.has_index]
+    changed = [repo for repo in existing if repo.only_changed]
+    if settings.confirm_rebuild or 2 * len(changed) <= len(existing):
+        return
+    counted = Counter(reason for repo in changed for reason in repo.only_changed)
+    reasons = "; ".join(
+        f"{reason}{'' if n == len(changed) else f' ({n})'}" for reason, n in counted.most_common(REASONS_SHOWN)
+    )
+    more = len(counted) - REASONS_SHOWN
+    raise UsageError(
+        f"{len(changed)} of {len(existing)} existing indexes would be rebuilt though their content is unchanged: "
+        f"{reasons}{f'; and {more} more' if more > 0 else ''}: nothing was built; put it back, or add "
+        "--confirm-rebuild (confirm_rebuild) to have them rebuilt"
+    )
 
 
 def write_plan(plan: Plan, index_root: str, run_id: str) -> Path:
@@ -148,12 +204,17 @@ def load_plan(index_root: str, run_id: str) -> Plan | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         served = data["served_model"]
-        repos = tuple(PlannedRepo(**{**repo, "pin": PinnedRepo(**repo["pin"])}) for repo in data["repos"])
+        repos = tuple(_read_planned(repo) for repo in data["repos"])
         return Plan(repos, ServedModel(**served) if served else None)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"the plan {path} cannot be read ({error}): start a new run instead of a retry") from error
+
+
+def _read_planned(data: dict[str, Any]) -> PlannedRepo:
+    pin, only_changed = PinnedRepo(**data["pin"]), tuple(data.get("only_changed", ()))
+    return PlannedRepo(**{**data, "pin": pin, "only_changed": only_changed})
 
 
 def _sweep_plans(folder: Path) -> None:

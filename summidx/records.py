@@ -187,14 +187,17 @@ class ChildSummary:
     name: str
     signature: str
     text: str | None
+    last: str = ""
+    """For a group of children that `text` tells of: the name of its last; `name` is that of its first."""
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryRequest:
     """All that a summariser may read to summarise `unit`.
 
-    `header` is the class's signature for a method. `callers` are at most 5 qualified names, the first by id.
-    `children` are sorted by name.
+    `header` is the class's signature for a method. `callers` are at most 5 qualified names, the first by id; no LLM is
+    shown them, or an edit that adds a call would cost the callee's call and those of its ancestors. `children` are
+    sorted by name.
     """
 
     unit: Unit
@@ -203,6 +206,10 @@ class SummaryRequest:
     children: tuple[ChildSummary, ...] = ()
     is_part: bool = False
     """It holds some of the unit's own lines, or some of its children, which together do not fit a prompt."""
+    parts: tuple[ChildSummary, ...] = ()
+    """Summaries of the parts in which the unit's own source was read: then only its head is shown."""
+    left_out: int = 0
+    """Lines of the own source that are in none of its parts (`llm.max_parts`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,6 +375,10 @@ class Manifest:
     tool_version: str
     built_at: str
     """ISO 8601, UTC."""
+    index_version: int | None = None
+    """What else the build key was made of; None in an index that was built before this was kept."""
+    settings: Mapping[str, object] | None = None
+    """The settings that the build key was made of, by dotted name, as JSON values (`keys.recorded_settings`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

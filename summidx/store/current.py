@@ -77,7 +77,9 @@ def render_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Read a manifest, strictly: no field too few or too many, ids that are safe in a path, counts that are counts.
+    """Read a manifest, strictly: no unknown field, ids that are safe in a path, counts that are counts.
+
+    A field that has a default may be missing: it was not kept yet when the index was built.
 
     Raises:
         ValueError: one line that says what is wrong.
@@ -88,7 +90,7 @@ def parse_manifest(data: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None
-    if _MANIFEST.dump_python(manifest, mode="json") != value:
+    if not _is_within(value, _MANIFEST.dump_python(manifest, mode="json")):
         raise ValueError("it has unknown fields")
     if not (_ID.fullmatch(manifest.publish_id) and _ID.fullmatch(manifest.generation)):
         raise ValueError("publish_id or generation is not an id")
@@ -115,9 +117,18 @@ def _are_counts(counts: Counts) -> bool:
     )
 
 
+def _is_within(value: object, known: object) -> bool:
+    """True where `known` has all that `value` has; what only `known` has are defaults."""
+    if isinstance(value, dict) and isinstance(known, dict):
+        return all(key in known and _is_within(each, known[key]) for key, each in value.items())
+    return value == known
+
+
 def _clean(value: object) -> object:
     if isinstance(value, str):
         return without_surrogates(value)
     if isinstance(value, Mapping):
         return {key: _clean(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(each) for each in value]
     return value

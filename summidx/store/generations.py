@@ -38,6 +38,10 @@ class Verified:
 
     manifest: Manifest | None
     why: str
+    current: Manifest | None = None
+    """What is published, up to date or not; None where there is nothing, or nothing that can be read."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with it, whatever was asked for: failed documents, damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +140,14 @@ class IndexRoot:
             return Verified(None, f"damaged: {error}")
         if manifest is None:
             return Verified(None, "new")
-        if manifest.build_key != build_key:
-            return Verified(None, "content or settings changed")
+        faults = []
         if failed := count_where(manifest.counts, status=Status.FAILED):
-            return Verified(None, f"{failed} failed document{'s' if failed > 1 else ''}")
+            faults.append(f"{failed} failed document{'s' if failed > 1 else ''}")
         if damage := _find_damage(self.generation_folder(name, manifest), count_where(manifest.counts)):
-            return Verified(None, f"damaged: {damage}")
-        return Verified(manifest, "up to date")
+            faults.append(f"damaged: {damage}")
+        changed = ["content or settings changed"] if manifest.build_key != build_key else []
+        why = "; ".join([*changed, *faults])
+        return Verified(None if why else manifest, why or "up to date", manifest, tuple(faults))
 
     def open(self, name: str) -> PublishedIndex:
         """Open the published index for reading.

@@ -43,10 +43,25 @@ def test_an_index_that_was_deleted_is_built_again_and_the_others_are_not(built, 
 
 
 def test_a_setting_that_shapes_the_index_builds_again(built, repos):
-    report = built.report("--repo", repos / "alpha", "--levels", "file,repo")
+    report = built.report("--repo", repos / "alpha", "--levels", "file,repo", "--confirm-rebuild")
 
     assert report["by_name"]["alpha"]["ending"] == "built"
     assert set(built.current("alpha")["counts"]) == {"file", "repo"}
+
+
+def test_most_indexes_are_not_rebuilt_for_a_forgotten_option(built, api, repos):
+    before = built.current("alpha")
+
+    refused = built("--repos-root", repos, "--tests", "full")
+
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert len(refused.stderr.splitlines()) == 1
+    assert "3 of 3 existing indexes would be rebuilt" in refused.stderr
+    assert "tests changed: file -> full" in refused.stderr
+    assert api.last_flow_run()["state_name"] == "Failed"
+    assert built.current("alpha") == before
+    assert built.report("--repos-root", repos, "--tests", "full", "--confirm-rebuild")["built"] == 3
 
 
 def test_no_skip_existing_builds_what_is_up_to_date(built, repos):

@@ -141,7 +141,7 @@ def test_new_content_another_setting_and_damage_are_each_rebuilt_for_that_reason
     assert not plan_one(repo, levels).up_to_date
     commit(repo, {"src/shapes/core.py": SHAPES.replace("negative radius", "no negative radius")})
     planned = plan_one(repo, settings)
-    assert (planned.up_to_date, planned.why) == (False, "content or settings changed")
+    assert (planned.up_to_date, planned.why) == (False, "content changed")
     assert build(repo, engine).outcome is Outcome.BUILT
     (IndexRoot(settings.index_root).index_folder("shapes") / "CURRENT").write_text("{ torn")
     assert plan_one(repo, settings).why.startswith("damaged")

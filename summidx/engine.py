@@ -17,11 +17,12 @@ import numpy as np
 
 from summidx.answers import Answers
 from summidx.cache import Cache
+from summidx.calls import Calls
 from summidx.embedding import Embedder, ResolvedModel
 from summidx.embedding.models import load_embedder, resolve_model
-from summidx.gate import CallGate
 from summidx.hierarchy import Tree
 from summidx.keys import build_key, vector_key
+from summidx.limits import Demand
 from summidx.records import Summary, UnitFailure, Vectors
 from summidx.settings import Settings
 from summidx.stop import Stop
@@ -65,10 +66,11 @@ class Engine:
         Args:
             settings: those of the run.
             served_model: what the LLM server said it serves.
-            max_calls: calls in flight of this process; None: all that the endpoint may have (`llm.concurrency`).
+            max_calls: calls in flight that this process may have now, where the endpoint's limit is divided over
+                several processes (`set_cap`); None: it has the endpoint to itself (`llm.concurrency` at most).
         """
         self.settings = settings
-        self._max_calls = max_calls or settings.llm.concurrency
+        self._max_calls = max_calls
         self.stop = Stop()
         self._served_model = served_model
         self._orders = itertools.count()
@@ -94,8 +96,8 @@ class Engine:
         return Cache(self.settings.cache_url)
 
     @cached_property
-    def _gate(self) -> CallGate:
-        return CallGate(self._max_calls)
+    def _calls(self) -> Calls:
+        return Calls(self.summarizer, self.settings.llm, self.stop, cap=self._max_calls)
 
     @cached_property
     def _answers(self) -> Answers:
@@ -115,19 +117,36 @@ class Engine:
             summarizer, embedding_model = self.summarizer.identity, self.embedding_model.identity
         return build_key(tree, self.settings, summarizer=summarizer, embedding_model=embedding_model)
 
-    def summarize(self, tree: Tree) -> Summarized:
+    def summarize(self, tree: Tree, usage: SummaryUsage | None = None) -> Summarized:
         """Summarise every unit of `tree`; blocks the calling thread.
+
+        Args:
+            tree: the repository's units.
+            usage: what the walk costs is added to it, also where the walk does not come to its end.
 
         Raises:
             Stopped: the run was told to stop.
-            LLMError: no call can succeed (`Unauthorised`, `UnknownModel`).
+            LLMError: no call can succeed (`Unauthorised`, `UnknownModel`, `Outage`).
             CacheError: the cache failed.
         """
         policy = SummaryPolicy(frozenset(self.settings.levels), self.settings.tests)
         with self._lock:  # the parts are made once, whichever thread comes first
-            walk = Walk(tree, policy, self.summarizer, self._answers, self._gate, self.stop, order=next(self._orders))
+            walk = Walk(tree, policy, self.summarizer, self._answers, self._calls, self.stop, order=next(self._orders))
+            walk.usage = usage or walk.usage
         outcomes = self._wait(asyncio.run_coroutine_threadsafe(walk.run(), self._running_loop()))
         return Summarized(outcomes, walk.usage)
+
+    def set_cap(self, cap: int) -> None:
+        """Let this process have so many calls in flight: its share, as whoever divides the endpoint's limit says."""
+        with self._lock:
+            self._max_calls = cap
+            if self._loop is not None and "_calls" in self.__dict__:
+                self._loop.call_soon_threadsafe(self._calls.set_cap, cap)
+
+    def demand(self) -> Demand:
+        """What this process's calls are doing, for whoever divides the endpoint's limit; each loss is told once."""
+        calls: Calls | None = self.__dict__.get("_calls")
+        return calls.demand() if calls is not None else Demand()
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed `texts`, one row each, in their order; what the cache has is not embedded again.
@@ -197,5 +216,7 @@ class Engine:
     async def _close_clients(self) -> None:
         if "_answers" in self.__dict__:
             await self._answers.cancel()
+        if "_calls" in self.__dict__:
+            await self._calls.aclose()
         if "summarizer" in self.__dict__:
             await self.summarizer.aclose()

@@ -3,13 +3,14 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import summidx
 from summidx import sources
+from summidx.accounting import with_cost
 from summidx.documents import build_documents, embedding_text
 from summidx.engine import Engine
 from summidx.errors import TooManyFailures
@@ -17,7 +18,9 @@ from summidx.hierarchy import build_tree
 from summidx.keys import INDEX_VERSION, recorded_settings
 from summidx.parsing import parse
 from summidx.records import (
+    BuildCost,
     BuildReport,
+    Counts,
     Document,
     Manifest,
     Outcome,
@@ -25,11 +28,13 @@ from summidx.records import (
     RepoRef,
     Status,
     TestsPolicy,
+    Unit,
     Usage,
     count_documents,
 )
 from summidx.settings import Settings, Stage
 from summidx.store.generations import IndexRoot
+from summidx.summarize import SummaryUsage
 
 ALWAYS_ALLOWED_FAILURES = 3
 """So many documents may fail in any repository, however small, before it fails as a whole."""
@@ -54,23 +59,28 @@ def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str |
         StoreError: the index cannot be written.
         Stopped: the run was told to stop; nothing was published.
     """
-    settings, stop = engine.settings, engine.stop
-    root = IndexRoot(settings.index_root)
-    current = root.find_manifest(pinned.name)
+    current = IndexRoot(engine.settings.index_root).find_manifest(pinned.name)
     if current is not None and current.generation == pinned.generation:
         return report_up_to_date(current)
-    clock = Stopwatch()
+    tally = Tally(pinned.commit)
+    try:
+        return _build(pinned, engine, tally, expected_publish_id)
+    except Exception as error:
+        raise with_cost(error, tally.cost()) from error.__cause__
 
-    with clock.step("read"):
-        commit = pinned.commit if pinned.build_key else _resolve_now(pinned, settings)
+
+def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_id: str | None) -> BuildReport:
+    settings, stop = engine.settings, engine.stop
+    with tally.step("read"):
+        tally.commit = commit = pinned.commit if pinned.build_key else _resolve_now(pinned, settings)
         content = sources.read_source(pinned.source, commit, settings.sources, stop)
-    with clock.step("parse"):
+    with tally.step("parse"):
         parsed = parse(content.files, settings.parsing, stop)
-        wanted = [unit for unit in parsed.units if settings.tests is not TestsPolicy.SKIP or not unit.is_test]
-        tree = build_tree(wanted, pinned.name)
-    with clock.step("summarise"):
-        summarized = engine.summarize(tree)
-    documents = build_documents(tree, summarized.outcomes, frozenset(settings.levels))
+        tree = build_tree(wanted_units(parsed.units, settings), pinned.name)
+    with tally.step("summarise"):
+        outcomes = engine.summarize(tree, tally.summaries).outcomes
+    documents = build_documents(tree, outcomes, frozenset(settings.levels))
+    tally.counts = count_documents(documents)
     _refuse_too_many_failures(documents, settings)
     skips = (*content.skips, *parsed.skips)
     report = BuildReport(
@@ -78,29 +88,20 @@ def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str |
         outcome=Outcome.SUMMARIZED,
         commit=commit,
         generation="",
-        counts=count_documents(documents),
+        counts=tally.counts,
         skips=dict(sorted(Counter(skip.reason.value for skip in skips).items())),
-        usage=Usage(
-            llm_calls=summarized.usage.asked,
-            requests=summarized.usage.record.requests,
-            retries=dict(sorted(summarized.usage.record.retries.items())),
-            latencies=summarized.usage.record.latencies(),
-            cache_hits=summarized.usage.cache_hits,
-            tokens_in=summarized.usage.tokens_in,
-            tokens_out=summarized.usage.tokens_out,
-            durations_s=clock.durations_s,
-        ),
+        usage=tally.usage(),
     )
     if settings.stage is Stage.SUMMARIES:
         return report
 
-    with clock.step("embed"):
+    with tally.step("embed"):
         embedded = engine.embed([embedding_text(document) for document in documents])
-    usage = replace(report.usage, vectors_embedded=embedded.embedded, vectors_reused=embedded.reused)
+    tally.vectors_embedded, tally.vectors_reused = embedded.embedded, embedded.reused
+    root = IndexRoot(settings.index_root)
     with root.stage(pinned.name, pinned.generation) as staging:
-        with clock.step("write"):
+        with tally.step("write"):
             staging.write(documents, embedded.vectors, skips)
-        usage = replace(usage, durations_s=clock.durations_s)
         manifest = Manifest(
             name=pinned.name,
             publish_id=uuid.uuid4().hex,
@@ -111,7 +112,7 @@ def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str |
             tree=content.tree,
             counts=report.counts,
             skips=report.skips,
-            usage=usage,
+            usage=tally.usage(),
             summarizer=engine.summarizer.identity,
             embedding_model=engine.embedding_model.identity,
             dim=embedded.vectors.dim,
@@ -126,8 +127,13 @@ def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str |
         report,
         outcome=Outcome.BUILT if published else Outcome.SUPERSEDED,
         generation=pinned.generation if published else "",
-        usage=usage,
+        usage=tally.usage(),
     )
+
+
+def wanted_units(units: Iterable[Unit], settings: Settings) -> list[Unit]:
+    """The units that are indexed: all, or all that are no test code."""
+    return [unit for unit in units if settings.tests is not TestsPolicy.SKIP or not unit.is_test]
 
 
 def report_up_to_date(manifest: Manifest) -> BuildReport:
@@ -143,11 +149,17 @@ def report_up_to_date(manifest: Manifest) -> BuildReport:
     )
 
 
-class Stopwatch:
-    """Wall seconds by step."""
+@dataclass(slots=True)
+class Tally:
+    """What the build of one repository has come to so far; it is known also where the build fails."""
 
-    def __init__(self) -> None:
-        self.durations_s: dict[str, float] = {}
+    commit: str
+    counts: Counts = field(default_factory=dict)
+    summaries: SummaryUsage = field(default_factory=SummaryUsage)
+    vectors_embedded: int = 0
+    vectors_reused: int = 0
+    durations_s: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by step."""
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -157,6 +169,27 @@ class Stopwatch:
             yield
         finally:
             self.durations_s[name] = round(time.perf_counter() - start, 3)
+
+    def usage(self) -> Usage:
+        """What it cost so far."""
+        record = self.summaries.record
+        return Usage(
+            llm_calls=self.summaries.asked,
+            requests=record.requests,
+            retries=dict(sorted(dict(record.retries).items())),
+            latencies=record.latencies(),
+            cache_hits=self.summaries.cache_hits,
+            prompt_bytes=record.prompt_bytes,
+            tokens_in=record.tokens_in,
+            tokens_out=record.tokens_out,
+            vectors_embedded=self.vectors_embedded,
+            vectors_reused=self.vectors_reused,
+            durations_s=dict(self.durations_s),
+        )
+
+    def cost(self) -> BuildCost:
+        """What its error carries where it fails."""
+        return BuildCost(commit=self.commit, counts=self.counts, usage=self.usage())
 
 
 def _resolve_now(pinned: PinnedRepo, settings: Settings) -> str:

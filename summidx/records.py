@@ -344,7 +344,10 @@ class Usage:
     """Requests that were answered, by time taken: a histogram (`accounting`)."""
     cache_hits: int = 0
     """Documents answered by the cache, or by a call in flight for another one."""
+    prompt_bytes: int = 0
+    """UTF-8 bytes of the prompts whose tokens are in `tokens_in`."""
     tokens_in: int = 0
+    """As the server counts, for all answers: unusable ones, second asks and parts included."""
     tokens_out: int = 0
     vectors_embedded: int = 0
     vectors_reused: int = 0
@@ -391,6 +394,16 @@ class BuildReport:
     generation: str
     counts: Counts
     skips: Mapping[str, int]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildCost:
+    """What the build of a repository that failed had come to. Its error carries it (`accounting.with_cost`)."""
+
+    commit: str
+    counts: Counts
+    """Its documents, where it came so far."""
     usage: Usage
 
 

@@ -12,16 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from summidx.accounting import CallRecord
 from summidx.answers import Answers
+from summidx.calls import Calls
 from summidx.errors import (
     ContextTooLong,
     InvalidOutput,
     Overloaded,
     RequestRefused,
     ServerFault,
-    Unauthorised,
-    UnknownModel,
 )
-from summidx.gate import CallGate
 from summidx.hierarchy import Tree
 from summidx.records import (
     ChildSummary,
@@ -66,8 +64,6 @@ class SummaryUsage:
     asked: int = 0
     """Units answered by a call of their own."""
     cache_hits: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
     record: CallRecord = field(default_factory=CallRecord)
 
 
@@ -79,12 +75,14 @@ class Walk:
     policy: SummaryPolicy
     summarizer: Summarizer
     answers: Answers
-    gate: CallGate
+    calls: Calls
     stop: Stop
     order: int
     """Rank of the repository in its process: the oldest goes first."""
     outcomes: dict[str, Summary | UnitFailure] = field(default_factory=dict)
     usage: SummaryUsage = field(default_factory=SummaryUsage)
+    at_end: bool = False
+    """What failed is asked for the last time."""
 
     async def run(self) -> Mapping[str, Summary | UnitFailure]:
         """Settle every unit of the tree; those that failed are tried once more at the end.
@@ -93,12 +91,14 @@ class Walk:
             Stopped: the run was told to stop.
             Unauthorised: the server refuses the key.
             UnknownModel: the server does not serve the model.
+            Outage: the server answered nothing for too long.
             CacheError: the cache failed.
         """
         await self._settle_all(self.tree.units)
         failed = [unit_id for unit_id, outcome in self.outcomes.items() if isinstance(outcome, UnitFailure)]
         if failed:
             again = {*failed, *(above for unit_id in failed for above in self.tree.ancestors_of(unit_id))}
+            self.at_end = True
             await self._settle_all(again)
         return self.outcomes
 
@@ -153,30 +153,24 @@ class Walk:
             self.usage.cache_hits += 1
         else:
             self.usage.asked += 1
-            self.usage.tokens_in += answer.summary.tokens_in
-            self.usage.tokens_out += answer.summary.tokens_out
         return answer.summary
 
     async def _ask(self, prepared: PreparedRequest) -> Summary:
         """One call; a model that cannot answer usably gets the extractive text, `degraded`, under the same key."""
         unit = prepared.request.unit
-        async with self.gate.slot((self.order, -self.tree.depths[unit.id], unit.id)):
-            self.stop.check()
-            try:
-                return await self.summarizer.answer(prepared, self.usage.record)
-            except (InvalidOutput, ContextTooLong) as error:
-                text = extract_summary(prepared.request)
-                return replace(
-                    text,
-                    status=Status.DEGRADED,
-                    reason=str(error),
-                    key=prepared.key,
-                    tokens_in=error.tokens_in,
-                    tokens_out=error.tokens_out,
-                )
-            except (Unauthorised, UnknownModel) as error:
-                self.stop.request(str(error))
-                raise
+        priority = (self.order, -self.tree.depths[unit.id], unit.id)
+        try:
+            return await self.calls.ask(prepared, self.usage.record, priority, last=self.at_end)
+        except (InvalidOutput, ContextTooLong) as error:
+            text = extract_summary(prepared.request)
+            return replace(
+                text,
+                status=Status.DEGRADED,
+                reason=str(error),
+                key=prepared.key,
+                tokens_in=error.tokens_in,
+                tokens_out=error.tokens_out,
+            )
 
     def _build_request(self, unit: Unit) -> SummaryRequest:
         tree = self.tree

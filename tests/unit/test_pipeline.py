@@ -201,16 +201,16 @@ def test_too_many_failures_leave_the_old_index_published(repo, settings, engine,
     commit(repo, {"README.md": "new\n"})
     summarize = engine.summarize
 
-    def failing(tree, n):
-        done = summarize(tree)
+    def failing(tree, usage, n):
+        done = summarize(tree, usage)
         lost = {unit_id: UnitFailure("Overloaded", "busy") for unit_id in list(tree.units)[:n]}
         return replace(done, outcomes={**done.outcomes, **lost})
 
-    monkeypatch.setattr(engine, "summarize", lambda tree: failing(tree, 4))
+    monkeypatch.setattr(engine, "summarize", lambda *args: failing(*args, 4))
     with pytest.raises(TooManyFailures, match=r"4 of 12 documents failed.*Overloaded: busy"):
         build(repo, engine)
     assert IndexRoot(settings.index_root).read_manifest("shapes").generation == first.generation
-    monkeypatch.setattr(engine, "summarize", lambda tree: failing(tree, 3))
+    monkeypatch.setattr(engine, "summarize", lambda *args: failing(*args, 3))
     report = build(repo, engine)
     assert count_where(report.counts, status="failed") == 3
     assert plan_one(repo, settings).why == "3 failed documents"

@@ -87,6 +87,7 @@ class ScriptedSummarizer:
             self.in_flight -= 1
         if self.faults.get(unit_id):
             raise self.faults[unit_id].pop(0)
+        record.spent([], tokens_in=10, tokens_out=2)
         return Summary(
             text=f"answer {prepared.key[:12]}", origin=Origin.LLM, key=prepared.key, tokens_in=10, tokens_out=2
         )
@@ -130,7 +131,7 @@ def test_every_unit_ends_with_a_summary_and_children_come_before_their_parents(c
         for above in tree.ancestors_of(unit_id):
             assert summarizer.asked.index(unit_id) < summarizer.asked.index(above)
     assert walk.usage.asked == len(ASKED)
-    assert walk.usage.tokens_in == 10 * len(ASKED)
+    assert walk.usage.record.tokens_in == 10 * len(ASKED)
 
 
 def test_trivial_units_and_test_functions_get_templates_without_a_call(cache):

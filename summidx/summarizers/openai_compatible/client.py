@@ -1,26 +1,31 @@
-"""The connection to an OpenAI-compatible server: one retry layer, one deadline per call, bounded answers."""
+"""The connection to an OpenAI-compatible server: one deadline per call, bounded answers, no redirects.
+
+A completion is asked for once: calls.py tries again.
+"""
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
 import openai
-from openai.types.chat import ChatCompletion
 from openai.types.model import Model
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from summidx.accounting import CallRecord
 from summidx.errors import Overloaded, RequestRefused, ServerFault, UsageError
 from summidx.settings import LLMSettings
 from summidx.summarizers.openai_compatible.errors import UnusableResponse, map_error
+from summidx.summarizers.openai_compatible.wire import Completion, RefusedFields, parse_completion
 
-MAX_BACKOFF_S = 60.0
+SPARE_CONNECTIONS = 8
+"""For questions beside the calls: whether the server is there, what it serves."""
+KEEP_ALIVE_S = 4.0
+"""Less than servers have it (uvicorn, and so vLLM: 5 s): a call on a connection that is closing at its other end fails."""
 
 T = TypeVar("T")
 
@@ -40,7 +45,7 @@ class ChatClient:
         self._settings = settings
         self._client: openai.AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._extra_body_refused = False
+        self._refused = RefusedFields()
         self.calls_sent = 0
         self.tokens_in = 0
         self.tokens_out = 0
@@ -51,26 +56,26 @@ class ChatClient:
         parts = urlsplit(self._settings.base_url)
         return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
-    async def complete(self, payload: Mapping[str, Any], record: CallRecord) -> ChatCompletion:
-        """One chat completion, its retries included; `extra_body` is left out once the server has refused it.
+    async def complete(
+        self, payload: Mapping[str, Any], record: CallRecord, *, timeout_s: float | None = None
+    ) -> Completion:
+        """One chat completion, asked for once, within `timeout_s` (default: that of a call).
+
+        Fields that the server refuses by name are left out, or renamed, for the whole process from then on.
 
         Raises:
             LLMError: the kind says what to do about it.
         """
         body = {name: value for name, value in payload.items() if name != "extra_body"}
-        extra_body = payload.get("extra_body") or None
-        if extra_body is None or self._extra_body_refused:
-            return await self._send(body, None, record)
-        try:
-            return await self._send(body, extra_body, record)
-        except RequestRefused as error:
-            if not any(name in str(error) for name in extra_body):
-                raise
-            if not self._extra_body_refused:
-                logger.warning("the server refuses `llm.extra_body`, it is left out from now on: %s", error)
-            self._extra_body_refused = True
-            record.retried(error)
-            return await self._send(body, None, record)
+        extra_body = payload.get("extra_body") or {}
+        while True:
+            sent = self._refused.apply(body, extra_body)
+            try:
+                return await self._send(sent, record, timeout_s or self._settings.timeout_s)
+            except RequestRefused as error:
+                if not self._refused.learn(str(error), sent, extra_body):
+                    raise
+                record.retried(error)
 
     async def list_models(self, timeout_s: float) -> list[Model]:
         """The models that the server serves.
@@ -86,7 +91,14 @@ class ChatClient:
                 raise ValueError("the answer is no list of models")
             return models
 
-        return await self._retried(call, timeout_s)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((Overloaded, ServerFault)),
+            stop=stop_after_attempt(self._settings.max_retries + 1),
+            wait=wait_exponential_jitter(initial=1, max=timeout_s),
+            reraise=True,
+        )
+        models: list[Model] = await retrying(self._once, call, timeout_s)
+        return models
 
     async def aclose(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -94,37 +106,23 @@ class ChatClient:
         if client is not None:
             await client.close()
 
-    async def _send(
-        self, body: Mapping[str, Any], extra_body: Mapping[str, Any] | None, record: CallRecord
-    ) -> ChatCompletion:
+    async def _send(self, body: Mapping[str, Any], record: CallRecord, timeout_s: float) -> Completion:
         client = self._running_client()
 
-        async def call() -> ChatCompletion:
+        async def call() -> Completion:
             self.calls_sent += 1
             record.sent()
             started = time.monotonic()
-            completion = await client.chat.completions.create(**body, extra_body=extra_body)
+            # Not `chat.completions.create`: what it does to check and copy requests and answers costs half of a call.
+            response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+            completion = parse_completion(response.content)
             record.answered(time.monotonic() - started)
-            if not _is_completion(completion):
-                raise ValueError("the answer is no chat completion")
             return completion
 
-        completion = await self._retried(call, self._settings.timeout_s, record)
-        if completion.usage:
-            self.tokens_in += completion.usage.prompt_tokens
-            self.tokens_out += completion.usage.completion_tokens
+        completion = await self._once(call, timeout_s)
+        self.tokens_in += completion.tokens_in
+        self.tokens_out += completion.tokens_out
         return completion
-
-    async def _retried(self, call: Callable[[], Awaitable[T]], timeout_s: float, record: CallRecord | None = None) -> T:
-        """Run `call` under its deadline and the one retry layer; the SDK's errors become ours."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type((Overloaded, ServerFault)),
-            stop=stop_after_attempt(self._settings.max_retries + 1),
-            wait=Wait(longest_s=self._settings.timeout_s),
-            before_sleep=partial(_note_retry, record) if record is not None else None,
-            reraise=True,
-        )
-        return await retrying(self._once, call, timeout_s)
 
     async def _once(self, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         try:
@@ -166,28 +164,16 @@ class ChatClient:
             max_retries=0,
             timeout=self._settings.timeout_s,
             default_headers={"Accept-Encoding": "identity"},
-            http_client=openai.DefaultAioHttpClient(follow_redirects=False, event_hooks={"response": [bound]}),
+            http_client=openai.DefaultAioHttpClient(
+                follow_redirects=False,
+                event_hooks={"response": [bound]},
+                limits=httpx2.Limits(
+                    max_connections=self._settings.concurrency + SPARE_CONNECTIONS,
+                    max_keepalive_connections=self._settings.concurrency + SPARE_CONNECTIONS,
+                    keepalive_expiry=KEEP_ALIVE_S,
+                ),
+            ),
         )
-
-
-def _note_retry(record: CallRecord, state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    if error is not None:
-        record.retried(error)
-
-
-class Wait:
-    """How long to wait before the next try: exponential with jitter, or as long as the server asks."""
-
-    def __init__(self, *, longest_s: float) -> None:
-        self._longest_s = longest_s
-        self._backoff = wait_exponential_jitter(initial=1, max=MAX_BACKOFF_S, jitter=1)
-
-    def __call__(self, state: RetryCallState) -> float:
-        """Seconds, at most `longest_s`."""
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after_s if isinstance(error, Overloaded) else None
-        return min(self._backoff(state) if asked is None else asked, self._longest_s)
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
@@ -207,17 +193,6 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def _is_completion(value: object) -> TypeGuard[ChatCompletion]:
-    """True where what the SDK made of the answer has the parts that are read; it checks nothing itself."""
-    if not isinstance(value, ChatCompletion) or not isinstance(value.choices, list):
-        return False
-    messages = [getattr(choice, "message", None) for choice in value.choices]
-    usage = [getattr(value.usage, name, 0) for name in ("prompt_tokens", "completion_tokens")]
-    return all(isinstance(getattr(m, "content", 0), str | None) for m in messages) and all(
-        isinstance(count, int) for count in usage
-    )
 
 
 def _check_base_url(base_url: str) -> None:

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -138,10 +139,12 @@ class Engine:
 
     def set_cap(self, cap: int) -> None:
         """Let this process have so many calls in flight: its share, as whoever divides the endpoint's limit says."""
-        with self._lock:
-            self._max_calls = cap
-            if self._loop is not None and "_calls" in self.__dict__:
-                self._loop.call_soon_threadsafe(self._calls.set_cap, cap)
+        self._max_calls = cap  # no lock: the caller is the event loop of a worker, which must not wait
+        calls: Calls | None = self.__dict__.get("_calls")
+        loop = self._loop
+        if calls is not None and loop is not None:
+            with suppress(RuntimeError):  # closed in this moment
+                loop.call_soon_threadsafe(calls.set_cap, cap)
 
     def demand(self) -> Demand:
         """What this process's calls are doing, for whoever divides the endpoint's limit; each loss is told once."""

@@ -47,12 +47,17 @@ class LLMError(SummidxError):
 
 
 class Overloaded(LLMError):
-    """The server is overloaded: 429, 503 or no answer in time. `retry_after_s` is what it asked for, or None."""
+    """The server is overloaded: 429, 503 or no answer in time.
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retry_after_s)
+    `retry_after_s` is how long it asks to wait, or None; `is_limited` is True where it lives, and says that it was
+    asked too much (429, 529).
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None, is_limited: bool = False) -> None:  # noqa: FBT001, FBT002 - positional, so that it pickles
+        super().__init__(message, retry_after_s, is_limited)
         self.message = message
         self.retry_after_s = retry_after_s
+        self.is_limited = is_limited
 
     def __str__(self) -> str:
         return self.message

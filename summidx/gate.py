@@ -1,24 +1,31 @@
-"""The gate that calls to the LLM pass: at most `cap` in flight; of those that wait, the lowest priority value first."""
+"""The gate that calls to the LLM pass: at most `cap` in flight; of those that wait, the lowest priority value first.
+
+It can be shut for a time (the server asked to wait) or until it is opened again (the server answers nothing).
+"""
 
 import asyncio
+import copy
 import heapq
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 Priority = tuple[Any, ...]
 """Compared as tuples are; equal ones go in the order of their coming."""
 
 
 class CallGate:
-    """A semaphore with priorities and a cap that can change. Lives on one event loop."""
+    """A semaphore with priorities, a cap that can change, and a door that can be shut. Lives on one event loop."""
 
     def __init__(self, cap: int) -> None:
         self._cap = cap
         self._in_flight = 0
         self._order = itertools.count()
         self._waiting: list[tuple[Priority, int, asyncio.Future[None]]] = []
+        self._n_waiting = 0
+        self._shut = False
+        self._shut_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._broken: BaseException | None = None
 
     @property
     def cap(self) -> int:
@@ -27,43 +34,108 @@ class CallGate:
 
     @property
     def in_flight(self) -> int:
-        """Calls that are in flight."""
+        """Calls that are in flight. May be read from any thread."""
         return self._in_flight
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for their turn."""
-        return sum(not future.done() for _, _, future in self._waiting)
+        """Calls that wait for their turn. May be read from any thread."""
+        return self._n_waiting
+
+    @property
+    def is_shut(self) -> bool:
+        """True while nobody is let in."""
+        return self._shut or self._timer is not None
 
     def set_cap(self, cap: int) -> None:
         """Change the cap. Calls in flight are never interrupted; fewer are let in until they have ended."""
         self._cap = cap
         self._admit()
 
-    @asynccontextmanager
-    async def slot(self, priority: Priority) -> AsyncIterator[None]:
-        """Wait for a place, hold it for the block."""
+    def shut(self) -> None:
+        """Let nobody in until `open`. Calls in flight go on."""
+        self._shut = True
+
+    def open(self) -> None:
+        """Let in those that wait, as far as the cap and a time set by `shut_for` allow."""
+        self._shut = False
+        self._admit()
+
+    def shut_for(self, seconds: float) -> None:
+        """Let nobody in for so long; never ends an earlier time sooner."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        if self._timer is not None:
+            if until <= self._shut_until:
+                return
+            self._timer.cancel()
+        self._shut_until = until
+        self._timer = loop.call_at(until, self._end_time)
+
+    def fail(self, error: BaseException) -> None:
+        """End all that wait, and all that come later, with `error`."""
+        self._broken = error
+        for _, _, turn in self._waiting:
+            if not turn.done():
+                self._n_waiting -= 1
+                turn.set_exception(copy.copy(error))
+        self._waiting.clear()
+
+    def slot(self, priority: Priority) -> "Slot":
+        """Wait for a place, hold it for the block: `async with gate.slot((order, -depth)): ...`."""
+        return Slot(self, priority)
+
+    async def _enter(self, priority: Priority) -> None:
+        if self._broken is not None:
+            raise copy.copy(self._broken)
+        if not self._n_waiting and self._has_room():
+            self._in_flight += 1
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (priority, next(self._order), turn))
+        self._n_waiting += 1
         self._admit()
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # let in and cancelled in the same moment
+            if turn.cancelled() or not turn.done():
+                self._n_waiting -= 1
+            elif turn.exception() is None:  # let in and cancelled in the same moment
                 self._leave()
             raise
-        try:
-            yield
-        finally:
-            self._leave()
 
     def _leave(self) -> None:
         self._in_flight -= 1
         self._admit()
 
+    def _has_room(self) -> bool:
+        return self._in_flight < self._cap and not self._shut and self._timer is None
+
+    def _end_time(self) -> None:
+        self._timer = None
+        self._admit()
+
     def _admit(self) -> None:
-        while self._waiting and self._in_flight < self._cap:
+        while self._waiting and self._has_room():
             _, _, turn = heapq.heappop(self._waiting)
             if not turn.done():  # who was cancelled while waiting takes no place
+                self._n_waiting -= 1
                 self._in_flight += 1
                 turn.set_result(None)
+
+
+class Slot:
+    """One call's place. A class, not a generator: there are hundreds a second, and a place must cost little."""
+
+    __slots__ = ("_gate", "_priority")
+
+    def __init__(self, gate: CallGate, priority: Priority) -> None:
+        self._gate = gate
+        self._priority = priority
+
+    async def __aenter__(self) -> Self:
+        await self._gate._enter(self._priority)  # noqa: SLF001 - one thing in two classes
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._gate._leave()  # noqa: SLF001

@@ -4,6 +4,7 @@ A completion is asked for once: calls.py tries again.
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,7 +18,7 @@ from openai.types.model import Model
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from summidx.accounting import CallRecord
-from summidx.errors import Overloaded, RequestRefused, ServerFault, UsageError
+from summidx.errors import LLMError, Overloaded, RequestRefused, ServerFault, UsageError
 from summidx.settings import LLMSettings
 from summidx.summarizers.openai_compatible.errors import UnusableResponse, map_error
 from summidx.summarizers.openai_compatible.wire import Completion, RefusedFields, parse_completion
@@ -25,7 +26,9 @@ from summidx.summarizers.openai_compatible.wire import Completion, RefusedFields
 SPARE_CONNECTIONS = 8
 """For questions beside the calls: whether the server is there, what it serves."""
 KEEP_ALIVE_S = 4.0
-"""Less than servers have it (uvicorn, and so vLLM: 5 s): a call on a connection that is closing at its other end fails."""
+"""Shorter than servers' (uvicorn, and so vLLM: 5 s): a call on a connection that its other end is closing fails."""
+
+COUNT_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
 
@@ -46,6 +49,7 @@ class ChatClient:
         self._client: openai.AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refused = RefusedFields()
+        self._cannot_count = False
         self.calls_sent = 0
         self.tokens_in = 0
         self.tokens_out = 0
@@ -100,6 +104,30 @@ class ChatClient:
         models: list[Model] = await retrying(self._once, call, timeout_s)
         return models
 
+    async def count_tokens(self, payload: Mapping[str, Any]) -> int | None:
+        """Tokens of a prompt as the server counts them (vLLM's `/tokenize`); None where it cannot say, or not now.
+
+        No call in the sense of the ledger, and never tried twice. A server without that route is not asked again.
+        """
+        if self._cannot_count:
+            return None
+        client, root = self._running_client(), self._settings.base_url.rstrip("/").removesuffix("/v1")
+        template = (payload.get("extra_body") or {}).get("chat_template_kwargs")
+        body = {"model": payload["model"], "messages": payload["messages"]}
+
+        async def call() -> int:
+            sent = body if template is None else {**body, "chat_template_kwargs": template}
+            response = await client.post(f"{root}/tokenize", body=sent, cast_to=httpx2.Response)
+            return int(json.loads(response.content)["count"])
+
+        try:
+            return await self._once(call, min(self._settings.timeout_s, COUNT_TIMEOUT_S))
+        except (Overloaded, ServerFault):  # the completion will meet it, and that is seen to there
+            return None
+        except (KeyError, TypeError, LLMError):
+            self._cannot_count = True
+            return None
+
     async def aclose(self) -> None:
         """Close the connections; the next call opens new ones."""
         client, self._client, self._loop = self._client, None, None
@@ -120,6 +148,7 @@ class ChatClient:
             return completion
 
         completion = await self._once(call, timeout_s)
+        record.spent(body["messages"], completion.tokens_in, completion.tokens_out)
         self.tokens_in += completion.tokens_in
         self.tokens_out += completion.tokens_out
         return completion

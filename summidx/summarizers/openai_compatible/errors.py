@@ -32,6 +32,7 @@ from summidx.summarizers.prose import clean_text
 
 MAX_QUOTED = 300
 _OVERLOADED = frozenset({408, 429, 503, 504, 529})
+_LIMITED = frozenset({429, 529})
 
 _LIMIT = re.compile(
     r"(?:context (?:length|size|window)|max_model_len|maximum (?:input|sequence) length)[^\d\n]{0,24}?(\d+)",
@@ -73,7 +74,7 @@ def _from_status(error: openai.OpenAIError, host: str, said: str) -> LLMError:
     if status == 429 and code == "insufficient_quota":
         mapped = Unauthorised(f"{host} has no quota left for this key: {said}")
     elif status in _OVERLOADED and isinstance(error, openai.APIStatusError):
-        mapped = Overloaded(quoted, _retry_after_s(error.response.headers))
+        mapped = Overloaded(quoted, _retry_after_s(error.response.headers), status in _LIMITED)
     elif status >= 500:
         mapped = ServerFault(quoted)
     elif status in (401, 403):

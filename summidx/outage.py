@@ -1,0 +1,141 @@
+"""Tells a server that is away from a call that fails: calls wait while it is away, and lose no try by that.
+
+Failures in a row with no answer between them make the server suspect: no call is let through then, and one real
+completion of a single token asks whether it answers. Where that fails, the server is down: what failed since is not
+held against any call, and the same question is asked again until it is answered or `outage_s` is over.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from summidx.errors import LLMError, Outage, Overloaded, ServerFault, Unauthorised, UnknownModel
+from summidx.gate import CallGate
+
+SUSPECT_AFTER = 3
+"""Failures in a row."""
+LONGEST_PROBE_S = 30.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 15.0
+"""Between two questions whether the server is back."""
+
+logger = logging.getLogger(__name__)
+
+
+class OutageWatch:
+    """Watches what becomes of the calls of one process. Lives on the engine's event loop."""
+
+    def __init__(
+        self,
+        ping: Callable[[float], Awaitable[None]],
+        gate: CallGate,
+        *,
+        timeout_s: float,
+        outage_s: float,
+        forgive: Callable[[float], None],
+        end: Callable[[LLMError], None],
+    ) -> None:
+        """Watch; nothing is asked yet.
+
+        Args:
+            ping: asks for one real completion, within so many seconds.
+            gate: where calls wait.
+            timeout_s: how long a call may take.
+            outage_s: how long the server may answer nothing.
+            forgive: called when the server turns out to be down, with the time (`time.monotonic`) since when.
+            end: called with what ends the run.
+        """
+        self._ping = ping
+        self._gate = gate
+        self._probe_s = min(timeout_s, LONGEST_PROBE_S)
+        self._outage_s = outage_s
+        self._forgive = forgive
+        self._end = end
+        self._in_row = 0
+        self._since = 0.0
+        """When the first of the failures in a row was seen."""
+        self._last_error: LLMError = ServerFault("nothing was answered")
+        self._probing: asyncio.Task[None] | None = None
+        self.is_down = False
+
+    def answered(self) -> None:
+        """A call was answered, well or not: the server is there."""
+        self._in_row = 0
+        if self._probing is not None:
+            self._probing.cancel()
+            self._resume()
+
+    def failed(self, error: LLMError) -> None:
+        """A call was not answered."""
+        self._last_error = error
+        if self._in_row == 0:
+            self._since = time.monotonic()
+        self._in_row += 1
+        if self._in_row >= SUSPECT_AFTER and self._probing is None:
+            self._gate.shut()
+            self._start()
+
+    async def settle(self) -> None:
+        """Return when it is clear whether a call failed because the server is away; if so, when it is back."""
+        await asyncio.wait([self._probing or self._start()])
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._probing is not None:
+            self._probing.cancel()
+
+    def _start(self) -> asyncio.Task[None]:
+        if self._in_row == 0:
+            self._since = time.monotonic()
+        self._probing = asyncio.create_task(self._probe_until_answered())
+        return self._probing
+
+    async def _probe_until_answered(self) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            left = self._since + self._outage_s - time.monotonic()
+            if left <= 0:
+                self._end(
+                    Outage(
+                        f"nothing was answered for {self._outage_s:g} s (`llm.outage_s`), so the run stops; start the "
+                        f"server and run again, what is finished is kept; last: {self._last_error}"
+                    )
+                )
+                return
+            try:
+                await self._ping(min(self._probe_s, max(left, 1.0)))
+            except (Unauthorised, UnknownModel) as error:
+                self._end(error)
+                return
+            except (Overloaded, ServerFault) as error:
+                if isinstance(error, Overloaded) and error.is_limited:
+                    break
+                self._last_error = error
+                self._set_down()
+            except LLMError:  # it answers, if not as it should
+                break
+            except Exception:
+                logger.exception("whether the LLM server answers could not be asked; calls go on")
+                break
+            else:
+                break
+            await asyncio.sleep(min(pause * random.uniform(0.8, 1.2), max(left, 0.05)))  # noqa: S311 - no secret
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        self._resume()
+
+    def _set_down(self) -> None:
+        if not self.is_down:
+            self.is_down = True
+            self._gate.shut()
+            self._forgive(self._since)
+            logger.warning("the LLM server answers nothing, calls wait until it does: %s", self._last_error)
+
+    def _resume(self) -> None:
+        if self.is_down:
+            away_s = time.monotonic() - self._since
+            logger.warning("the LLM server answers again, after %.0f s", away_s)
+        self.is_down = False
+        self._in_row = 0
+        self._probing = None
+        self._gate.open()

@@ -22,7 +22,7 @@ from summidx.calls import Calls
 from summidx.embedding import Embedder, ResolvedModel
 from summidx.embedding.models import load_embedder, resolve_model
 from summidx.hierarchy import Tree
-from summidx.keys import build_key, vector_key
+from summidx.keys import build_key
 from summidx.limits import Demand
 from summidx.records import Summary, UnitFailure, Vectors
 from summidx.settings import Settings
@@ -30,10 +30,8 @@ from summidx.stop import Stop
 from summidx.summarize import SummaryPolicy, SummaryUsage, Walk
 from summidx.summarizers import ServedModel, Summarizer
 from summidx.summarizers.select import make_summarizer
+from summidx.vectors import Embedded, TextVectors
 
-EMBED_SLICE = 256
-"""Texts handed to the embedding thread at once: the embedder sorts by length what it is given, other repositories take
-turns between slices, and a stop is seen between them."""
 POLL_S = 0.2
 
 T = TypeVar("T")
@@ -45,15 +43,6 @@ class Summarized:
 
     outcomes: Mapping[str, Summary | UnitFailure]
     usage: SummaryUsage
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Vectors in the order of the texts, and how many of their distinct texts were embedded now."""
-
-    vectors: Vectors
-    embedded: int
-    reused: int
 
 
 class Engine:
@@ -76,7 +65,7 @@ class Engine:
         self._served_model = served_model
         self._orders = itertools.count()
         self._lock = threading.RLock()
-        self._io = ThreadPoolExecutor(1, thread_name_prefix="summidx-cache")
+        self._io = ThreadPoolExecutor(2, thread_name_prefix="summidx-cache")
         self._embedding = ThreadPoolExecutor(1, thread_name_prefix="summidx-embedding")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
@@ -94,7 +83,7 @@ class Engine:
     @cached_property
     def cache(self) -> Cache:
         """The cache of summaries and vectors."""
-        return Cache(self.settings.cache_url)
+        return Cache(self.settings.cache_url, policy=self.settings.cache.policy)
 
     @cached_property
     def _calls(self) -> Calls:
@@ -103,6 +92,16 @@ class Engine:
     @cached_property
     def _answers(self) -> Answers:
         return Answers(self.cache, self._io, retry_degraded=self.settings.retry_degraded)
+
+    @cached_property
+    def _vectors(self) -> TextVectors:
+        return TextVectors(
+            self.cache,
+            self.embedding_model.identity,
+            lambda texts: self._embedding.submit(self._embed_now, texts),
+            self._wait,
+            self.stop,
+        )
 
     @cached_property
     def _embedder(self) -> Embedder:
@@ -160,22 +159,11 @@ class Engine:
             CacheError: the cache failed.
         """
         with self._lock:
-            identity, cache = self.embedding_model.identity, self.cache
-        keys = {text: vector_key(text, identity) for text in texts}
-        known = dict(cache.get_vectors(list(keys.values())))
-        missing = sorted((text for text, key in keys.items() if key not in known), key=lambda text: (len(text), text))
-        for start in range(0, len(missing), EMBED_SLICE):
-            self.stop.check()
-            part = missing[start : start + EMBED_SLICE]
-            vectors = self._wait(self._embedding.submit(self._embed_now, part))
-            new = {keys[text]: vectors.values[row] for row, text in enumerate(part)}
-            known.update(cache.put_vectors(new, model=identity))
+            vectors = self._vectors
         if not texts:
-            return Embedded(
-                Vectors(np.zeros((0, self._wait(self._embedding.submit(lambda: self._embedder.dim))), np.float32)), 0, 0
-            )
-        rows = np.stack([known[keys[text]] for text in texts]).astype(np.float32, copy=False)
-        return Embedded(Vectors(rows), embedded=len(missing), reused=len(keys) - len(missing))
+            dim = self._wait(self._embedding.submit(lambda: self._embedder.dim))
+            return Embedded(Vectors(np.zeros((0, dim), np.float32)), 0, 0)
+        return vectors.get(texts)
 
     def close(self) -> None:
         """Stop what runs and free threads and connections. The engine cannot be used again."""

@@ -1,0 +1,273 @@
+"""The database of a cache: how it is opened, transactions, and what happens when it fails."""
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from summidx.cache.damage import is_damage, replace_damaged
+from summidx.cache.schema import SCHEMA_VERSION, migrate, read_version
+from summidx.cache.sqlite_file import BUSY_TIMEOUT_MS, Moved, SqliteFile
+from summidx.errors import CacheError, UsageError
+
+MAX_TRIES = 4
+"""Of one transaction: a damaged or replaced file is opened anew in between, a deadlock is over."""
+
+_RUN_AGAIN = frozenset({"40001", "40P01"})
+"""PostgreSQL's SQLSTATE of a transaction that can simply be run again: serialisation failure, deadlock."""
+
+_WRITES = "summidx_writes"
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Database:
+    """Transactions over SQLite or PostgreSQL. Usable from several threads."""
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        """Open the database, and bring its tables up to date.
+
+        Args:
+            url: `sqlite:///FILE` (its folder is made) or `postgresql+psycopg://...`.
+            read_only: nothing is written or made, and an older schema is left as it is.
+
+        Raises:
+            UsageError: the URL is of no database that can hold a cache, or its driver is not installed.
+            CacheError: the database cannot be reached, or was made by a newer summidx.
+        """
+        self.url = parse_url(url)
+        self.read_only = read_only
+        self.version = 0
+        """Of the schema; 0: read-only, and there is no cache."""
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._opening = threading.RLock()
+        self._turn: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
+        """SQLite has one writer at a time, and lets those that wait sleep for up to 100 ms: our threads queue here."""
+        self._file = SqliteFile(self.path, read_only=read_only)
+        self._engine: sa.Engine | None = None
+        if self.is_sqlite and read_only and not self.path.is_file():
+            return
+        try:
+            self.read(lambda _: None)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def shown(self) -> str:
+        """The URL for messages: its password hidden, and its query, which may hold one, left out."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
+
+    @property
+    def path(self) -> Path:
+        """The file of a SQLite database."""
+        return Path(self.url.database or "").absolute()
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in a transaction that only reads.
+
+        Raises:
+            CacheError: the database failed.
+        """
+        return self._run(work, writes=False)
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in a transaction; it is run again, from its beginning, where the first try came to nothing.
+
+        Raises:
+            CacheError: the database failed.
+        """
+        found = self._run(work, writes=True)
+        if self.is_sqlite and self._file.log_is_long():
+            self.fold_log(wait_ms=BUSY_TIMEOUT_MS)
+        return found
+
+    def fold_log(self, *, wait_ms: int) -> bool:
+        """Move SQLite's write-ahead log into the file and empty it; False if others did not give way in time."""
+        return self._outside_transactions(
+            lambda connection: not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0], wait_ms
+        )
+
+    def vacuum(self) -> bool:
+        """Give the space of removed rows in a SQLite file back to the disk; False if others are at work."""
+        if not self.fold_log(wait_ms=0):
+            return False
+        return self._outside_transactions(lambda connection: connection.execute("VACUUM") is not None, 0) and (
+            self.fold_log(wait_ms=0)
+        )
+
+    def size_bytes(self) -> int:
+        """What the cache takes on disk."""
+        if self.is_sqlite:
+            return self._file.size_bytes()
+        tables = "summaries", "vectors", "claims", "claim_owners", "lookups", "summidx_meta"
+        relations = sa.text(
+            "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0) FROM unnest(:t) AS name"
+        )
+        return int(self.read(lambda connection: connection.execute(relations, {"t": list(tables)}).scalar_one()))
+
+    def close(self) -> None:
+        """Close all connections; SQLite's write-ahead log is folded in, unless another process is at work."""
+        with self._opening:
+            if self.is_sqlite and not self.read_only:
+                self.fold_log(wait_ms=0)
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    def _run(self, work: Callable[[sa.Connection], T], *, writes: bool) -> T:
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                engine = self._open()
+                with self._turn if writes else nullcontext(), engine.connect() as connection:
+                    connection.execution_options(**{_WRITES: writes})
+                    with connection.begin():
+                        return work(connection)
+            except SQLAlchemyError as error:
+                if tried == MAX_TRIES or not self._mend(error):
+                    raise CacheError(self._explain(error)) from error
+
+    def _open(self) -> sa.Engine:
+        """The engine, on the file that lies at the path now, its tables up to date."""
+        with self._opening:
+            if self._engine is not None and self.is_sqlite and self._file.has_moved():
+                logger.warning("the cache %s was replaced while it was in use: going on with the new one", self.path)
+                self._engine.dispose()
+                self._engine = None
+            if self._engine is not None:
+                return self._engine
+            self._file = SqliteFile(self.path, read_only=self.read_only)
+            engine = self._create_engine()
+            try:
+                with engine.begin() as connection:
+                    version = read_version(connection)
+                if version < SCHEMA_VERSION and not self.read_only:
+                    with engine.connect() as connection:
+                        connection.execution_options(**{_WRITES: True})
+                        with connection.begin():
+                            migrate(connection)
+                    version = SCHEMA_VERSION
+            except BaseException:
+                engine.dispose()
+                raise
+            self.version, self._engine = version, engine
+            return engine
+
+    def _create_engine(self) -> sa.Engine:
+        try:
+            if self.is_sqlite:
+                engine = sa.create_engine(self.url, creator=self._file.connect)
+                sa.event.listen(engine, "begin", _begin)
+                return engine
+            return sa.create_engine(
+                self.url,
+                pool_pre_ping=True,
+                isolation_level="READ COMMITTED",  # each statement sees what others have committed: claims rely on it
+                execution_options={"postgresql_readonly": self.read_only},
+            )
+        except NoSuchModuleError:
+            raise UsageError(
+                f"{self.url.drivername} is no driver that is known here; use postgresql+psycopg://"
+            ) from None
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"{error.name} is not installed, and {self.url.drivername} needs it: pip install 'summidx[postgres]'"
+            ) from None
+
+    def _mend(self, error: SQLAlchemyError) -> bool:
+        """True where the transaction can be tried again now."""
+        original = error.orig if isinstance(error, DBAPIError) else None
+        if isinstance(original, Moved):
+            return True
+        if is_damage(original) and not self.read_only:
+            try:
+                with self._opening:
+                    replace_damaged(self._file, _first_line(original))
+                    if self._engine is not None:
+                        self._engine.dispose()
+                        self._engine = None
+            except (OSError, sqlite3.Error, SQLAlchemyError) as failure:
+                logger.warning("the damaged cache %s could not be replaced: %s", self.path, failure)
+                return False
+            return True
+        return getattr(original, "sqlstate", None) in _RUN_AGAIN
+
+    def _outside_transactions(self, work: Callable[[sqlite3.Connection], bool], wait_ms: int) -> bool:
+        """Do `work` on a bare SQLite connection; False where others did not give way within `wait_ms`."""
+        engine = self._engine
+        if engine is None or not self.is_sqlite:
+            return False
+        try:
+            with engine.connect() as pooled:
+                connection = pooled.connection.driver_connection
+                assert isinstance(connection, sqlite3.Connection)  # noqa: S101 - for the type checker
+                connection.execute(f"PRAGMA busy_timeout={wait_ms}")
+                try:
+                    return work(connection)
+                finally:
+                    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        except (SQLAlchemyError, sqlite3.Error, CacheError) as error:
+            logger.debug("%s is left as it is: %s", self.path, error)  # whoever comes next does it
+            return False
+
+    def _explain(self, error: SQLAlchemyError) -> str:
+        """One line: what was wrong, and what to do."""
+        original = getattr(error, "orig", None)
+        what = _first_line(original or error)
+        if is_damage(original):
+            advice = "move the file away (a new one is made; what was cached is then paid for again)"
+        elif "locked" in what:
+            advice = f"another process held it for {BUSY_TIMEOUT_MS // 1000} s; use PostgreSQL for many writers"
+        elif "full" in what:
+            advice = "free some space; what was cached so far is kept"
+        else:
+            advice = "check that it can be reached and written (setting `cache.url`)"
+        return f"the cache {self.shown} failed: {what}; {advice}"
+
+
+def _begin(connection: sa.Connection) -> None:
+    """A writer waits for its turn at the beginning, instead of failing later on a stale snapshot."""
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def check_cache_url(url: str) -> None:
+    """Refuse what is no URL of a cache; nothing is opened.
+
+    Raises:
+        UsageError: as `Cache`.
+    """
+    parse_url(url)
+
+
+def parse_url(url: str) -> sa.URL:
+    """The URL of a database that can hold a cache.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        raise UsageError(
+            "the cache's URL is no database URL; write sqlite:///FILE or postgresql+psycopg://..."
+        ) from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UsageError(f"a cache cannot lie in {parsed.drivername}; use sqlite:/// or postgresql+psycopg://")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UsageError("a cache in memory is seen by one connection only; name a file: sqlite:///FILE")
+    return parsed

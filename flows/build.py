@@ -28,12 +28,25 @@ from flows.engines import Run, close_run, open_run, stop_run
 from flows.ledger import crash_unfinished, settle
 from flows.logs import log_file
 from flows.prefect_server import prefect_api, served_flow, ui_page
-from flows.progress import RepoResult, RunReport, build_report, ending_of, tell_plan, tell_report, tell_result
+from flows.progress import (
+    Ending,
+    RepoResult,
+    RunReport,
+    build_report,
+    ending_of,
+    journal_context,
+    journal_entry,
+    tell_plan,
+    tell_report,
+    tell_result,
+)
 from flows.request import BuildRequest
 from flows.results import keep_results_private
 from flows.runner import IndexTaskRunner
 from flows.tasks import REPORT, summarize_and_embed_repo
-from summidx.errors import SummidxError
+from summidx.accounting import find_cost
+from summidx.errors import NotAttempted, Outage, Stopped, SummidxError, Unauthorised, UnknownModel
+from summidx.journal import Journal
 from summidx.plan import Plan, PlannedRepo, check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
 from summidx.records import Level, Outcome, TestsPolicy, Usage
 from summidx.settings import CachePolicy, Provider, Settings, Stage
@@ -122,14 +135,18 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         raise RuntimeError("summary_index runs as a flow on its own task runner: call it, do not call its function")
     run_id = str(context.flow_run.id)
     settings = request.settings()
-    with prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}"):
+    with prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}") as log:
         check_gpus(settings.cluster)
         plan = _plan_run(request, settings, run_id)
         tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))
-        results = _build(plan, settings, run_id, context.task_runner)
+        journal = Journal(log.with_suffix(".jsonl"), journal_context(run_id, settings, plan))
+        try:
+            results = _build(plan, settings, run_id, context.task_runner, journal)
+        finally:
+            journal.end(time.monotonic() - started)
     report = build_report(flow_run_id=run_id, settings=settings, seconds=time.monotonic() - started, results=results)
     tell_report(report)
-    if report.failed:
+    if report.failed or report.not_attempted:
         return Failed(message=report.message())
     return Completed(message=report.message(), data=RUN_REPORT.dump_python(report, mode="json"))
 
@@ -143,7 +160,7 @@ def _plan_run(request: BuildRequest, settings: Settings, run_id: str) -> Plan:
     return plan
 
 
-def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner) -> list[RepoResult]:
+def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner, journal: Journal) -> list[RepoResult]:
     keep_results_private()
     run = Run.of(run_id, settings, plan)
     open_run(run)
@@ -166,7 +183,10 @@ def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner)
         for future, state in runner.drain(futures):
             result = _result_of(futures[future], state)
             results.append(result)
+            journal.add(journal_entry(futures[future], result))
             states[future.task_run_id] = state
+            if reason := _reason_to_stop(state):
+                runner.stop_all(reason)
             if not futures[future].up_to_date:
                 ended += 1
                 tell_result(result, ended, len(plan.to_build))
@@ -179,13 +199,28 @@ def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner)
     return results
 
 
+def _reason_to_stop(state: State[Any]) -> str:
+    """Why no repository can be built any more, where one ended so; else ""."""
+    if state.is_completed():
+        return ""
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, Unauthorised | UnknownModel | Outage):
+        return str(error)
+    if isinstance(error, Stopped) and not isinstance(error, NotAttempted):
+        return str(error).removeprefix("stopped: ")
+    return ""
+
+
 def _result_of(planned: PlannedRepo, state: State[Any]) -> RepoResult:
     name, why = planned.pin.name, planned.why
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         ours = isinstance(error, SummidxError) or state.is_crashed()  # then the error only wraps its message
         reason = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
-        return RepoResult(name, "crashed" if state.is_crashed() else "failed", why, reason=reason)
+        ending: Ending = "crashed" if state.is_crashed() else "failed"
+        if isinstance(error, NotAttempted):
+            ending = "not_attempted"
+        return RepoResult(name, ending, why, reason=reason, cost=find_cost(error))
     report = REPORT.validate_python(state.result())
     if planned.up_to_date:  # a cached report is of the run that built it: this one cost nothing
         report = replace(report, outcome=Outcome.UP_TO_DATE, usage=Usage(durations_s={}))

@@ -13,13 +13,15 @@ from typing import Literal, Protocol
 
 from prefect import get_run_logger
 
-from summidx.plan import Plan
-from summidx.records import BuildReport, Outcome, Status, count_where
+from summidx.accounting import Totals, build_totals
+from summidx.journal import RepoEntry, RunContext
+from summidx.plan import Plan, PlannedRepo
+from summidx.records import BuildCost, BuildReport, Outcome, Status, Usage, count_where
 from summidx.settings import Settings
 
 NAMES_SHOWN = 8
 
-Ending = Literal["built", "up_to_date", "superseded", "summarized", "failed", "crashed"]
+Ending = Literal["built", "up_to_date", "superseded", "summarized", "failed", "crashed", "not_attempted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,20 @@ class RepoResult:
     """Why the plan had it built, or `up to date`."""
     report: BuildReport | None = None
     reason: str = ""
+    cost: BuildCost | None = None
+    """What it had cost where it failed; None where that is not known: its worker was killed."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """What it cost in this run; None where that is nothing, or not known."""
+        if self.report is not None:
+            return None if self.ending == "up_to_date" else self.report.usage
+        return self.cost.usage if self.cost else None
 
     @property
     def failed(self) -> bool:
-        """True where there is no index of what was asked for."""
-        return self.report is None
+        """True where it was tried, and there is no index of what was asked for."""
+        return self.report is None and self.ending != "not_attempted"
 
     @property
     def documents(self) -> int:
@@ -51,7 +62,7 @@ class RepoResult:
     def line(self) -> str:
         """One line for a person."""
         if self.report is None:
-            return f"{self.name}: {self.ending}: {self.reason}"
+            return f"{self.name}: {self.ending.replace('_', ' ')}: {self.reason.removeprefix('not attempted: ')}"
         parts = [f"{self.documents} document{'s' if self.documents != 1 else ''}", f"{self.seconds:.1f} s"]
         unusual = {
             status: count_where(self.report.counts, status=status) for status in (Status.DEGRADED, Status.FAILED)
@@ -76,17 +87,26 @@ class RunReport:
     superseded: int
     """Another run published first; what was built here was discarded."""
     failed: int
+    not_attempted: int
+    """The run was told to stop before they were begun: no call to the LLM could succeed."""
+    totals: Totals
+    """What the run cost, repositories that failed included."""
     repositories: tuple[RepoResult, ...] = field(default=())
 
     def failures(self) -> tuple[RepoResult, ...]:
-        """The repositories that failed."""
+        """The repositories that failed; those that were not attempted are not among them."""
         return tuple(each for each in self.repositories if each.failed)
 
     def message(self) -> str:
         """One line: the message of the flow run's final state."""
         total = len(self.repositories)
-        if failures := self.failures():
-            return f"{len(failures)}/{total} repositories failed: {_names([each.name for each in failures])}"
+        failed = [each.name for each in self.failures()]
+        not_attempted = [each.name for each in self.repositories if each.ending == "not_attempted"]
+        if failed or not_attempted:
+            told = f"{len(failed)}/{total} repositories failed"
+            if failed:
+                told += f": {_names(failed)}"
+            return told + (f"; {len(not_attempted)} not attempted: {_names(not_attempted)}" if not_attempted else "")
         counts = {
             "built": self.built,
             "up to date": self.up_to_date,
@@ -111,7 +131,38 @@ def build_report(*, flow_run_id: str, settings: Settings, seconds: float, result
         summarized=endings["summarized"],
         superseded=endings["superseded"],
         failed=sum(each.failed for each in results),
+        not_attempted=endings["not_attempted"],
+        totals=build_totals(each.usage for each in results if each.usage is not None),
         repositories=tuple(sorted(results, key=lambda each: each.name)),
+    )
+
+
+def journal_context(flow_run_id: str, settings: Settings, plan: Plan) -> RunContext:
+    """What a run works with, for its lines of accounting."""
+    cluster = settings.cluster
+    return RunContext(
+        flow_run_id=flow_run_id,
+        summarizer=plan.summarizer,
+        embedding_model=plan.embedding_model,
+        num_processes=len(cluster.gpu_ids) or cluster.num_processes,
+        threads_per_worker=cluster.threads_per_worker,
+        llm_concurrency=settings.llm.concurrency,
+        gpus=0 if cluster.force_cpu else len(cluster.gpu_ids),
+    )
+
+
+def journal_entry(planned: PlannedRepo, result: RepoResult) -> RepoEntry:
+    """What is told of one repository in the lines of accounting."""
+    known = result.report or result.cost
+    return RepoEntry(
+        name=result.name,
+        ending=result.ending,
+        why=result.why,
+        reason=result.reason,
+        commit=known.commit if known else planned.pin.commit,
+        build_key=planned.pin.build_key,
+        counts=known.counts if known else {},
+        usage=result.usage,
     )
 
 

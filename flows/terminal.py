@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.progress import RunReport
+from summidx.accounting import Totals
 from summidx.settings import EmbeddingSettings
 
 ROWS = 20
@@ -30,13 +31,15 @@ class Terminal:
         self.report = report
         self._console.print(render_table(report))
         self.tell(f"{report.message()} in {report.seconds:.0f} s")
+        for line in describe_totals(report.totals):
+            self.tell(line)
         self.tell(f"Indexes: {report.index_root}")
         if any(each.report is not None and each.ending != "summarized" for each in report.repositories):
             options = f"--index-root {_short(report.index_root)}"
             if report.embedding_model != EmbeddingSettings().model:
                 options += f" --embedding-model {report.embedding_model}"
             self.tell(f'Next:    summidx search "where do we retry" {options}')
-        if report.failed:
+        if report.failed or report.not_attempted:
             self.tell("The same command goes on with what failed; what is published and unchanged is up to date.")
 
 
@@ -50,17 +53,29 @@ def render_table(report: RunReport) -> Table:
     for each in report.repositories:
         if each.ending == "up_to_date" and report.up_to_date > ROWS:
             continue
-        worked = each.report is not None and each.ending != "up_to_date"
-        usage = each.report.usage if each.report is not None and worked else None
+        usage = each.usage
         table.add_row(
             Text(each.name),
             each.ending.replace("_", " "),
             str(each.documents) if each.report else "",
             str(usage.llm_calls) if usage else "",
             str(usage.cache_hits) if usage else "",
-            f"{each.seconds:.1f}" if usage else "",
+            f"{sum(usage.durations_s.values()):.1f}" if usage else "",
         )
     return table
+
+
+def describe_totals(totals: Totals) -> list[str]:
+    """What the LLM was asked and how it answered, in lines; none where it was not asked."""
+    if not totals.requests and not totals.cache_hits:
+        return []
+    asked = f"{totals.llm_calls:,} calls ({totals.requests:,} requests), {totals.cache_hits:,} cache hits"
+    lines = [f"LLM:     {asked}, {totals.tokens_in:,} tokens in, {totals.tokens_out:,} out"]
+    known = [f"{name} {ms / 1000:.2f} s" for name, ms in totals.latency_ms.items() if ms is not None]
+    if known:
+        retries = ", ".join(f"{n} {kind}" for kind, n in totals.retries.items())
+        lines.append(f"         latency {', '.join(known)}; retries: {retries or 'none'}")
+    return lines
 
 
 def _short(path: str) -> str:

@@ -57,6 +57,10 @@ class Plan:
 
     repos: tuple[PlannedRepo, ...]
     served_model: ServedModel | None
+    summarizer: str = ""
+    """Identity of who writes the summaries."""
+    embedding_model: str = ""
+    """Identity of who embeds them."""
 
     @property
     def to_build(self) -> tuple[PlannedRepo, ...]:
@@ -132,7 +136,7 @@ def _plan(refs: Mapping[RepoRef, PlannedRepo | None], settings: Settings) -> Pla
         )
 
     planned = sorted((plan_one(*each) for each in refs.items()), key=lambda repo: (-repo.size_bytes, repo.pin.name))
-    return Plan(tuple(planned), served_model)
+    return Plan(tuple(planned), served_model, summarizer, embedding_model)
 
 
 def find_generation(root: IndexRoot, name: str, inputs: BuildInputs) -> Found:
@@ -205,7 +209,8 @@ def load_plan(index_root: str, run_id: str) -> Plan | None:
         data = json.loads(path.read_text(encoding="utf-8"))
         served = data["served_model"]
         repos = tuple(_read_planned(repo) for repo in data["repos"])
-        return Plan(repos, ServedModel(**served) if served else None)
+        identities = {name: data.get(name, "") for name in ("summarizer", "embedding_model")}
+        return Plan(repos, ServedModel(**served) if served else None, **identities)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,142 @@
+"""What runs cost, as JSON lines beside their logs: a line for each repository as it ends, and one for the run.
+
+    LOG_DIR/<timestamp>-run-<id>.jsonl      {"kind": "repository", ...} ..., {"kind": "run", ...}
+
+No source, no prompt and no secret is in them: names, counts, times, and the reasons of failures. They are for people
+and their tools, and for `summidx plan`, which tells from them how long things take.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from summidx.accounting import build_totals, merge_histograms, percentiles_ms
+from summidx.records import Counts, Usage, count_where
+
+RUNS_READ = 20
+"""So many of the last runs are looked at."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepoEntry:
+    """How one repository ended in a run, and what that cost. `usage` is None where it is not known, or nothing."""
+
+    name: str
+    ending: str
+    why: str
+    """Why it was built."""
+    reason: str
+    """Why it failed, else ""."""
+    commit: str
+    build_key: str
+    counts: Counts
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What a run worked with. Nothing in it is secret."""
+
+    flow_run_id: str
+    summarizer: str
+    embedding_model: str
+    num_processes: int
+    threads_per_worker: int
+    llm_concurrency: int
+    gpus: int
+    """GPUs that embed; 0: on the CPU."""
+
+
+class Journal:
+    """The lines of one run, appended as they come. A disk that refuses them costs the lines, never the run."""
+
+    def __init__(self, path: Path, context: RunContext) -> None:
+        self._path = path
+        self._context = context
+        self._entries: list[RepoEntry] = []
+
+    def add(self, entry: RepoEntry) -> None:
+        """Write the line of a repository."""
+        self._entries.append(entry)
+        self._write(render_repository(entry, self._context))
+
+    def end(self, seconds: float) -> None:
+        """Write the line of the run, which took so many seconds, also where it was interrupted."""
+        self._write(render_run(self._entries, self._context, seconds))
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": line["kind"], "at": at, **line}) + "\n")
+        except OSError as error:
+            logger.warning("a line of accounting is lost, %s cannot be written: %s", self._path, error.strerror)
+
+
+def render_repository(entry: RepoEntry, context: RunContext) -> dict[str, Any]:
+    """The line of a repository. Latencies are in ms, with the histogram that they are from."""
+    usage = entry.usage or Usage(durations_s={})
+    return {
+        "kind": "repository",
+        "flow_run_id": context.flow_run_id,
+        "name": entry.name,
+        "ending": entry.ending,
+        "why": entry.why,
+        "reason": entry.reason,
+        "commit": entry.commit,
+        "build_key": entry.build_key,
+        "summarizer": context.summarizer,
+        "embedding_model": context.embedding_model,
+        "documents": count_where(entry.counts),
+        "counts": entry.counts,
+        **_render_usages([usage]),
+        "seconds": round(sum(usage.durations_s.values()), 3),
+        "seconds_by_step": usage.durations_s,
+    }
+
+
+def render_run(entries: Iterable[RepoEntry], context: RunContext, seconds: float) -> dict[str, Any]:
+    """The line of a run: sums, and percentiles over all calls."""
+    all_entries = list(entries)
+    usages = [entry.usage for entry in all_entries if entry.usage is not None]
+    steps: Counter[str] = Counter()
+    for usage in usages:
+        steps.update(usage.durations_s)
+    return {
+        "kind": "run",
+        **asdict(context),
+        "repositories": dict(sorted(Counter(entry.ending for entry in all_entries).items())),
+        "documents": sum(count_where(entry.counts) for entry in all_entries if entry.usage is not None),
+        **_render_usages(usages),
+        "seconds": round(seconds, 3),
+        "seconds_by_step": {step: round(total, 3) for step, total in sorted(steps.items())},
+    }
+
+
+def load_runs(log_dir: str | Path) -> Iterator[dict[str, Any]]:
+    """The lines of the last runs, the latest first; what cannot be read is passed over."""
+    for path in sorted(Path(log_dir).glob("*-run-*.jsonl"), reverse=True)[:RUNS_READ]:
+        try:
+            last = path.read_text(encoding="utf-8").splitlines()[-1]
+            line = json.loads(last)
+        except (OSError, ValueError, IndexError):
+            continue
+        if isinstance(line, dict) and line.get("kind") == "run":
+            yield line
+
+
+def _render_usages(usages: list[Usage]) -> dict[str, Any]:
+    histogram = merge_histograms(usage.latencies for usage in usages)
+    totals = asdict(build_totals(usages))
+    return totals | {
+        "prompt_bytes": sum(usage.prompt_bytes for usage in usages),
+        "latency_ms": percentiles_ms(histogram),
+        "latencies": histogram,
+    }

@@ -192,7 +192,9 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
         sys.stdout.write("\n")
     for failure in report.failures():
         sys.stderr.write(f"{failure.line()}\n")
-    return FAILED if report.failed else 0
+    if report.not_attempted:
+        sys.stderr.write(f"{report.not_attempted} not attempted: the run stopped before they were begun\n")
+    return FAILED if report.failed or report.not_attempted else 0
 
 
 def _refuse_unusable(parameters: dict[str, Any]) -> None:

@@ -17,13 +17,14 @@ from distributed import Worker, WorkerPlugin
 from prefect.logging.configuration import setup_logging
 
 from flows.logs import log_file
-from summidx.errors import Stopped, UsageError
+from summidx.errors import NotAttempted, UsageError
 from summidx.plan import Plan
 from summidx.settings import Settings, load_settings
 from summidx.summarizers import ServedModel
 
 if TYPE_CHECKING:
     from summidx.engine import Engine
+    from summidx.limits import Demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,9 @@ class Run:
     served_model: ServedModel | None
     expected_publish_ids: Mapping[str, str | None]
     """By name of the repository: what CURRENT held when the run was planned."""
-    max_calls: int
-    """Calls to the LLM that one process may have in flight."""
+    max_calls: int | None = None
+    """Calls to the LLM that one process may have in flight until it is told another number (flows/shares.py); None: all
+    that the endpoint may have, since there is no other process."""
 
     @classmethod
     def of(cls, run_id: str, settings: Settings, plan: Plan) -> "Run":
@@ -47,12 +49,11 @@ class Run:
             settings.model_dump_json(exclude={"cache": {"url"}}),
             plan.served_model,
             {planned.pin.name: planned.expected_publish_id for planned in plan.repos},
-            settings.llm.concurrency,
         )
 
     def shared_by(self, workers: int) -> "Run":
         """The same, for one of so many worker processes: each gets an equal share of the calls, and at least one."""
-        return replace(self, max_calls=max(1, self.max_calls // max(1, workers)))
+        return replace(self, max_calls=max(1, self.settings().llm.concurrency // max(1, workers)))
 
     def settings(self) -> Settings:
         """The run's settings, its secrets from this process's environment."""
@@ -65,24 +66,39 @@ class RunEngine:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._engine: Engine | None = None
+        self._cap = run.max_calls
         self._stopped = ""
         self._closed = False
         self._lock = threading.Lock()
 
     def get(self) -> "Engine":
-        """The engine."""
+        """The engine.
+
+        Raises:
+            NotAttempted: the run was told to stop.
+        """
         from summidx.engine import Engine
 
         with self._lock:
-            if self._closed:
-                raise Stopped(f"stopped: {self._stopped}")
+            reason = self._stopped or (self._engine.stop.reason if self._engine is not None else "")
+            if self._closed or reason:
+                raise NotAttempted(f"not attempted: {reason}")
             if self._engine is None:
-                self._engine = Engine(
-                    self.run.settings(), served_model=self.run.served_model, max_calls=self.run.max_calls
-                )
-                if self._stopped:
-                    self._engine.stop.request(self._stopped)
+                self._engine = Engine(self.run.settings(), served_model=self.run.served_model, max_calls=self._cap)
             return self._engine
+
+    def share(self, cap: int | None) -> "Demand":
+        """Let this process have `cap` calls in flight (None: as it is); what its calls do. Never waits long."""
+        from summidx.limits import Demand
+
+        if cap is not None:
+            self._cap = cap
+        engine = self._engine
+        if engine is None:
+            return Demand()
+        if cap is not None:
+            engine.set_cap(cap)
+        return engine.demand()
 
     def stop(self, reason: str) -> None:
         """Tell every step that runs here to end."""
@@ -132,6 +148,16 @@ def stop_run(run_id: str, reason: str) -> None:
         run_engine = _runs.get(run_id)
     if run_engine is not None:
         run_engine.stop(reason)
+
+
+def share_run(run_id: str, cap: int | None) -> "Demand | None":
+    """Tell the run in this process how many calls it may have in flight (None: as it is); what its calls do.
+
+    Called in the event loop of a worker. None where the run is not known here (yet).
+    """
+    with _lock:
+        run_engine = _runs.get(run_id)
+    return run_engine.share(cap) if run_engine is not None else None
 
 
 def close_run(run_id: str) -> None:

@@ -14,8 +14,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.cluster import make_cluster
-from flows.engines import Run, RunPlugin
+from flows.engines import Run, RunPlugin, stop_run
 from flows.ledger import force_state
+from flows.shares import Shares
 from summidx.errors import UsageError
 
 LANE_THREADS = 4
@@ -34,6 +35,7 @@ class IndexTaskRunner(DaskTaskRunner):
         self._run: Run | None = None
         self._up_to_date: frozenset[str] = frozenset()
         self._plugin: RunPlugin | None = None
+        self._shares: Shares | None = None
 
     def prepare(self, run: Run, up_to_date: Iterable[str]) -> None:
         """Say what is run, and the generations of the repositories for which nothing is to be done."""
@@ -83,6 +85,13 @@ class IndexTaskRunner(DaskTaskRunner):
             dask_future.release()  # else what this worker finished runs again when the worker dies
             yield future, state
 
+    def stop_all(self, reason: str) -> None:
+        """Tell every step of the run, in all processes, to end: what is under way and what has not begun."""
+        stop_run(self._prepared.run_id, reason)
+        if self._plugin is not None:
+            with suppress(Exception):  # a worker that cannot be reached any more builds nothing either
+                self.client.run(stop_run, self._prepared.run_id, reason, on_error="ignore")
+
     def __enter__(self) -> Self:
         """Start; neither cluster nor thread is made yet."""
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -92,6 +101,8 @@ class IndexTaskRunner(DaskTaskRunner):
     def __exit__(self, *args: object) -> None:
         """Close the lane, then the cluster; what still runs there is told to stop."""
         self._lane.__exit__(*args)
+        if self._shares is not None:
+            self._shares.close()
         if self._plugin is not None:
             with suppress(Exception):  # a scheduler that is gone has no plugin left to remove
                 self.client.unregister_worker_plugin(self._plugin.name)  # type: ignore[no-untyped-call]
@@ -118,9 +129,15 @@ class IndexTaskRunner(DaskTaskRunner):
                     "built: start it, or leave --scheduler-address out"
                 ) from None
         workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
-        plugin = RunPlugin(self._prepared.shared_by(workers))
+        run = self._prepared
+        alone = workers == 1 and not address  # elsewhere, others may join
+        if not alone:
+            run = run.shared_by(workers)
+        plugin = RunPlugin(run)
         self.client.register_plugin(plugin)
         self._plugin = plugin
+        if run.max_calls is not None:
+            self._shares = Shares(self.client, run.run_id, run.settings().llm, run.max_calls)
 
     @property
     def _prepared(self) -> Run:

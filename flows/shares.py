@@ -1,0 +1,165 @@
+"""Divides the limit on calls in flight over a run's worker processes, by what each has to do, about once a second.
+
+The limit is the endpoint's; each process only holds the cap that it is told. A process that dies, hangs or joins
+changes nothing here but the next division.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import TimeoutError as OutOfTimeError
+from dataclasses import replace
+from typing import Any
+
+from flows.engines import share_run
+from summidx.limits import AdaptiveLimit, Demand, share_by_demand, sum_demands
+from summidx.settings import LLMSettings, Provider
+from summidx.summarizers.server_load import LoadReader
+
+PERIOD_S = 0.7
+ANSWER_S = 2.0
+"""A worker that has not answered by then keeps its cap, which nobody else gets, until it answers or is gone."""
+
+logger = logging.getLogger(__name__)
+
+
+class Division:
+    """The limit of one endpoint, and who has what of it. `demands` and caps are by worker."""
+
+    def __init__(self, ceiling: int) -> None:
+        self._limit = AdaptiveLimit(ceiling)
+        self._caps: dict[str, int] = {}
+        self._counted: dict[str, int] = {}
+        self._completed = 0
+        self._lost_sent_at: float | None = None
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be in flight, all workers together."""
+        return self._limit.limit
+
+    @property
+    def caps(self) -> Mapping[str, int]:
+        """The caps that were last told."""
+        return self._caps
+
+    def observe(self, demands: Mapping[str, Demand], now: float, load: Any = None) -> None:  # noqa: ANN401
+        """Take in what all workers do; the limit follows."""
+        for worker, demand in demands.items():
+            before = self._counted.get(worker, 0)
+            # One that was started again counts from 0.
+            self._completed += demand.completed - before if demand.completed >= before else demand.completed
+            self._counted[worker] = demand.completed
+        self.note_losses(demands, now)
+        lost_s = None if self._lost_sent_at is None else now - self._lost_sent_at
+        self._lost_sent_at = None
+        together = replace(sum_demands(list(demands.values())), completed=self._completed, lost_call_s=lost_s)
+        self._limit.observe(together, now, load)
+
+    def note_losses(self, demands: Mapping[str, Demand], now: float) -> None:
+        """Keep for the next look that calls were lost: each is told once."""
+        sent = [now - demand.lost_call_s for demand in demands.values() if demand.lost_call_s is not None]
+        if sent:
+            self._lost_sent_at = max(*sent, self._lost_sent_at if self._lost_sent_at is not None else sent[0])
+
+    def divide(self, demands: Mapping[str, Demand], silent: Mapping[str, int]) -> dict[str, int]:
+        """The caps of the workers that told their demand; what `silent` ones hold is kept for them."""
+        workers = list(demands)
+        shares = share_by_demand(max(0, self.limit - sum(silent.values())), [demands[each] for each in workers])
+        return dict(zip(workers, shares, strict=True))
+
+    def told(self, caps: Mapping[str, int], present: Mapping[str, Any]) -> None:
+        """Note what workers were told, and forget those that are gone."""
+        self._caps = {worker: cap for worker, cap in {**self._caps, **caps}.items() if worker in present}
+        self._counted = {worker: n for worker, n in self._counted.items() if worker in present}
+
+
+class Shares:
+    """A thread of the flow's process that asks each worker for its demand and tells it its cap, until it is closed."""
+
+    def __init__(self, client: Any, run_id: str, settings: LLMSettings, initial: int) -> None:  # noqa: ANN401 - no types
+        """Start dividing.
+
+        Args:
+            client: of the Dask cluster.
+            run_id: the flow run.
+            settings: the endpoint and its limit.
+            initial: the cap with which each worker starts.
+        """
+        self._client = client
+        self._run_id = run_id
+        self._initial = initial
+        self._division = Division(settings.concurrency)
+        shows_load = settings.provider is Provider.OPENAI and settings.base_url
+        self._reader = LoadReader(settings.base_url, settings.model) if shows_load else None
+        self._unanswered: dict[str, asyncio.Task[Demand | None]] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="summidx-shares", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End; the workers keep their last caps."""
+        self._ended.set()
+        self._thread.join(2 * ANSWER_S)
+
+    def _run(self) -> None:
+        failed = False
+        while not self._ended.wait(PERIOD_S):
+            try:
+                load = self._reader.read() if self._reader is not None else None
+                round_ = asyncio.run_coroutine_threadsafe(self._divide(load), self._client.loop.asyncio_loop)
+                round_.result(5 * ANSWER_S)
+                failed = False
+            except (Exception, OutOfTimeError) as error:
+                if not failed and not self._ended.is_set():
+                    logger.warning("the calls could not be shared out anew (%s: %s)", type(error).__name__, error)
+                failed = True
+
+    async def _divide(self, load: Any) -> None:  # noqa: ANN401
+        division = self._division
+        present = await self._client.nthreads()
+        demands = await self._ask({worker: division.caps.get(worker) for worker in present})
+        silent = {each: division.caps.get(each, self._initial) for each in present if each not in demands}
+        division.observe(demands, time.monotonic(), load)
+        wanted = division.divide(demands, silent)
+        had = {worker: division.caps.get(worker, self._initial) for worker in wanted}
+        # First take, then give: what is taken may be in flight by now.
+        lowered = {worker: cap for worker, cap in wanted.items() if cap < had[worker]}
+        told = await self._ask(lowered)
+        division.told({worker: lowered[worker] for worker in told}, present)
+        division.note_losses(told, time.monotonic())
+        if lowered:
+            demands |= told
+            silent |= {worker: had[worker] for worker in lowered if worker not in told}
+            demands = {worker: demand for worker, demand in demands.items() if worker not in silent}
+            wanted = division.divide(demands, silent)
+        raised = {worker: cap for worker, cap in wanted.items() if cap > had[worker] and worker not in lowered}
+        given = await self._ask(raised)
+        division.told(raised, present)  # those that did not answer may have heard it all the same
+        division.note_losses(given, time.monotonic())
+
+    async def _ask(self, caps: Mapping[str, int | None]) -> dict[str, Demand]:
+        """Tell each worker its cap (None: as it is), and get its demand; those that do not answer in time are left out.
+
+        A worker that has not answered the last question gets no other one.
+        """
+        asked = {
+            worker: asyncio.create_task(self._ask_one(worker, cap))
+            for worker, cap in caps.items()
+            if worker not in self._unanswered
+        }
+        if asked:
+            await asyncio.wait(asked.values(), timeout=ANSWER_S)
+        self._unanswered = {worker: task for worker, task in (self._unanswered | asked).items() if not task.done()}
+        answers = {worker: task.result() for worker, task in asked.items() if task.done()}
+        return {worker: demand for worker, demand in answers.items() if demand is not None}
+
+    async def _ask_one(self, worker: str, cap: int | None) -> Demand | None:
+        try:
+            answers = await self._client.run(share_run, self._run_id, cap, workers=[worker], on_error="ignore")
+        except (OSError, ValueError, KeyError):  # it is gone
+            return None
+        demand: Demand | None = answers.get(worker)
+        return demand

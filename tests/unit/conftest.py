@@ -1,11 +1,16 @@
 """Small real indexes to publish and read."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+from parts import require_part
 
 from summidx.embedding.hashing import HashingEmbedder
 from summidx.records import Document, Level, Manifest, Origin, Status, Unit, Usage, Vectors, count_documents
@@ -198,3 +203,52 @@ def corpus_document() -> Callable[..., Document]:
 @pytest.fixture
 def publish_documents(root) -> Callable[..., None]:
     return partial(publish_corpus, root)
+
+
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql/none"))
+
+
+@pytest.fixture
+def sqlite_url(tmp_path):
+    return f"sqlite:///{tmp_path / 'deep' / 'cache.sqlite'}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    require_part("PostgreSQL", present=(POSTGRES / "initdb").exists(), how="apt-get install postgresql")
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    # The socket's path must stay short, and the server's user must reach it.
+    home = Path(os.path.realpath(subprocess.check_output(["mktemp", "-d", "/tmp/pg.XXXXXX"], text=True).strip()))
+    as_user = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        shutil.chown(home, "postgres", "postgres")
+
+    def run(*command: str) -> None:
+        subprocess.run([*as_user, *command], check=True, cwd=home, stdout=subprocess.DEVNULL)
+
+    run(str(POSTGRES / "initdb"), "-D", f"{home}/data", "-A", "trust", "-U", "test", "--no-sync")
+    options = f"-c listen_addresses='' -k {home} -p 5432 -F"
+    run(str(POSTGRES / "pg_ctl"), "-D", f"{home}/data", "-l", f"{home}/log", "-w", "-o", options, "start")
+    yield f"postgresql+psycopg://test@/postgres?host={home}&port=5432"
+    run(str(POSTGRES / "pg_ctl"), "-D", f"{home}/data", "-m", "immediate", "stop")
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    import sqlalchemy as sa
+
+    yield postgres_server
+    engine = sa.create_engine(postgres_server)
+    with engine.begin() as connection:  # also what a killed process left open
+        others = "pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        connection.execute(sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request):
+    return request.getfixturevalue(f"{request.param}_url")

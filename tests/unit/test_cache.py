@@ -1,25 +1,21 @@
 import logging
 import multiprocessing
-import os
 import shutil
 import sqlite3
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from parts import require_part
 
 from summidx.cache import Cache
 from summidx.errors import CacheError, UsageError
 from summidx.keys import digest
 from summidx.records import Origin, Status, Summary
-
-POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql/none"))
 
 
 def summary(text: str, **fields) -> Summary:
@@ -28,47 +24,6 @@ def summary(text: str, **fields) -> Summary:
 
 def keys(n: int) -> list[str]:
     return [digest(i) for i in range(n)]
-
-
-@pytest.fixture
-def sqlite_url(tmp_path):
-    return f"sqlite:///{tmp_path / 'deep' / 'cache.sqlite'}"
-
-
-@pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory):
-    require_part("PostgreSQL", present=(POSTGRES / "initdb").exists(), how="apt-get install postgresql")
-    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
-    # The socket's path must stay short, and the server's user must reach it.
-    home = Path(os.path.realpath(subprocess.check_output(["mktemp", "-d", "/tmp/pg.XXXXXX"], text=True).strip()))
-    as_user = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        shutil.chown(home, "postgres", "postgres")
-
-    def run(*command: str) -> None:
-        subprocess.run([*as_user, *command], check=True, cwd=home, stdout=subprocess.DEVNULL)
-
-    run(str(POSTGRES / "initdb"), "-D", f"{home}/data", "-A", "trust", "-U", "test", "--no-sync")
-    options = f"-c listen_addresses='' -k {home} -p 5432 -F"
-    run(str(POSTGRES / "pg_ctl"), "-D", f"{home}/data", "-l", f"{home}/log", "-w", "-o", options, "start")
-    yield f"postgresql+psycopg://test@/postgres?host={home}&port=5432"
-    run(str(POSTGRES / "pg_ctl"), "-D", f"{home}/data", "-m", "immediate", "stop")
-    shutil.rmtree(home)
-
-
-@pytest.fixture
-def postgres_url(postgres_server):
-    yield postgres_server
-    engine = sa.create_engine(postgres_server)
-    with engine.begin() as connection:
-        connection.execute(sa.text("DROP TABLE IF EXISTS summaries, vectors, summidx_meta"))
-    engine.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request):
-    return request.getfixturevalue(f"{request.param}_url")
 
 
 def test_a_summary_comes_back_as_it_was_put_under_its_key(url):
@@ -148,7 +103,7 @@ def test_a_damaged_row_is_a_miss_and_the_next_writer_replaces_it(url, table):
             np.testing.assert_array_equal(cache.get_vectors([bad])[bad], vector * 2)
 
 
-def test_only_degraded_summaries_are_forgotten(url):
+def test_only_old_degraded_summaries_are_asked_again_and_replaced(url):
     ok, degraded, other = keys(3)
     with Cache(url) as cache:
         cache.put_summaries(
@@ -158,8 +113,17 @@ def test_only_degraded_summaries_are_forgotten(url):
                 other: summary("not named", status=Status.DEGRADED),
             }
         )
-        assert cache.forget_degraded([ok, degraded, digest("none")]) == 1
-        assert set(cache.get_summaries([ok, degraded, other])) == {ok, other}
+        before = datetime.now(UTC)
+        looked_up = cache.look_up([ok, degraded], again_before=before)
+        assert (set(looked_up.found), looked_up.to_ask) == ({ok}, {degraded})
+        new = {k: summary("again", status=Status.DEGRADED) for k in (ok, degraded)}
+        winners = cache.put_summaries(new, again_before=before)
+        assert {k: s.text for k, s in winners.items()} == {ok: "ok", degraded: "again"}
+        # What degraded again is the answer: for whoever asks later in the same run, and whoever was slower.
+        assert cache.look_up([degraded], again_before=before).found[degraded].text == "again"
+        late = cache.put_summaries({degraded: summary("late", status=Status.DEGRADED)}, again_before=before)
+        assert late[degraded].text == "again"
+        assert cache.get_summaries([other])[other].text == "not named"
 
 
 def _race(url: str, name: str, start, results) -> None:
@@ -204,37 +168,21 @@ def test_closing_folds_the_log_into_the_file_so_that_it_can_be_copied(sqlite_url
     cache = Cache(sqlite_url)
     cache.put_summaries({k: summary(k, key=k) for k in keys(200)})
     cache.close()
-    copy = shutil.copy(cache._url.database, tmp_path / "copy.sqlite")
+    copy = shutil.copy(sqlite_url.removeprefix("sqlite:///"), tmp_path / "copy.sqlite")
     connection = sqlite3.connect(copy)
     assert connection.execute("SELECT count(*) FROM summaries").fetchone() == (200,)
     connection.close()
 
 
 def test_the_write_ahead_log_is_folded_in_before_it_outgrows_the_file(sqlite_url, monkeypatch):
-    monkeypatch.setattr("summidx.cache.JOURNAL_SIZE_LIMIT", 100_000)
+    monkeypatch.setattr("summidx.cache.sqlite_file.JOURNAL_SIZE_LIMIT", 100_000)
     longest = 0
     with Cache(sqlite_url) as cache:
-        log = Path(f"{cache._url.database}-wal")
+        log = Path(f"{sqlite_url.removeprefix('sqlite:///')}-wal")
         for part in range(20):
             cache.put_summaries({digest((part, n)): summary("word " * 50) for n in range(100)})
             longest = max(longest, log.stat().st_size)
     assert longest < 1_000_000
-
-
-@pytest.mark.parametrize("damage", ["no database at all\n" * 1000, "header"])
-def test_a_damaged_file_is_said_so_with_what_to_do(sqlite_url, damage):
-    path = Path(sqlite_url.removeprefix("sqlite:///"))
-    with Cache(sqlite_url) as cache:
-        cache.put_summaries({k: summary(k * 50, key=k) for k in keys(300)})
-    if damage == "header":
-        data = path.read_bytes()
-        path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
-    else:
-        path.write_text(damage)
-    with pytest.raises(CacheError, match="move the file away") as caught, Cache(sqlite_url) as cache:
-        cache.get_summaries(keys(300))
-    assert "\n" not in str(caught.value)
-    assert str(path) in str(caught.value)
 
 
 def test_a_cache_of_a_newer_schema_is_refused(sqlite_url):

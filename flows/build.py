@@ -40,7 +40,6 @@ from flows.progress import (
     tell_report,
     tell_result,
 )
-from flows.request import BuildRequest
 from flows.results import keep_results_private
 from flows.runner import IndexTaskRunner
 from flows.tasks import REPORT, summarize_and_embed_repo
@@ -49,6 +48,7 @@ from summidx.errors import NotAttempted, Outage, Stopped, SummidxError, Unauthor
 from summidx.journal import Journal
 from summidx.plan import Plan, PlannedRepo, check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
 from summidx.records import Level, Outcome, TestsPolicy, Usage
+from summidx.request import BuildRequest
 from summidx.settings import CachePolicy, Provider, Settings, Stage
 
 RUN_REPORT = TypeAdapter(RunReport)

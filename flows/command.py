@@ -14,9 +14,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flows.signals import SignalWatch
+from summidx import options
 from summidx.errors import SummidxError, UsageError
-from summidx.records import TestsPolicy
-from summidx.settings import CachePolicy, Provider, Stage, load_settings
+from summidx.settings import load_settings
 
 FAILED, UNUSABLE = 1, 2
 INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -35,78 +35,41 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})
 def build(  # noqa: PLR0913 - its options
     *,
-    repos_root: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Build each sub-folder that is a repository.")
-    ] = None,
-    repo: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]PATH[@REVISION]", help="Build this repository; repeatable.")
-    ] = None,
-    repos_file: Annotated[str | None, typer.Option(metavar="FILE", help="File of repositories, one a line.")] = None,
-    index_root: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder under which the indexes lie. [default: summary-index]")
-    ] = None,
-    levels: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="Levels to publish. [default: function,class,file,directory,repo]"),
-    ] = None,
-    tests: Annotated[TestsPolicy | None, typer.Option(help="What happens to test code. [default: file]")] = None,
-    llm_provider: Annotated[
-        Provider | None, typer.Option(help="Who writes the summaries. [default: extractive, which needs no LLM]")
-    ] = None,
-    llm_model: Annotated[str | None, typer.Option(help="Name under which the server serves the model.")] = None,
-    llm_base_url: Annotated[
-        str | None, typer.Option(help="URL of the OpenAI-compatible API, with /v1. [default: $OPENAI_BASE_URL]")
-    ] = None,
+    repos_root: options.ReposRoot = None,
+    repo: options.Repo = None,
+    repos_file: options.ReposFile = None,
+    index_root: options.IndexRoot = None,
+    levels: options.Levels = None,
+    tests: options.Tests = None,
+    llm_provider: options.LLMProvider = None,
+    llm_model: options.LLMModel = None,
+    llm_base_url: options.LLMBaseURL = None,
     llm_timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Total time for one call. [default: 300]")
     ] = None,
     max_retries: Annotated[
         int | None, typer.Option(metavar="N", help="Tries after a fault of transport. [default: 3]")
     ] = None,
-    llm_concurrency: Annotated[
-        int | None, typer.Option(metavar="N", help="Calls in flight, all workers together. [default: 256]")
-    ] = None,
-    summary_language: Annotated[str | None, typer.Option(help="Language of the summaries. [default: English]")] = None,
-    prompt_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="TOML file of your own instructions for each level.")
-    ] = None,
-    embedding_model: Annotated[
-        str | None, typer.Option(help="sentence-transformers model: id or folder. [default: all-MiniLM-L6-v2]")
-    ] = None,
-    num_processes: Annotated[
-        int | None, typer.Option(metavar="N", help="Worker processes; 1 runs in this process. [default: 1]")
-    ] = None,
-    gpu_ids: Annotated[
-        str | None, typer.Option(metavar="IDS", help="GPUs that embed, one worker process each: 0,1,2,3")
-    ] = None,
-    force_cpu: Annotated[
-        bool | None, typer.Option("--force-cpu", help="Embed on the CPU even where there is a GPU.")
-    ] = None,
+    llm_concurrency: options.LLMConcurrency = None,
+    summary_language: options.SummaryLanguage = None,
+    prompt_file: options.PromptFile = None,
+    embedding_model: options.EmbeddingModel = None,
+    num_processes: options.NumProcesses = None,
+    gpu_ids: options.GPUIds = None,
+    force_cpu: options.ForceCPU = None,
     scheduler_address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler.")
     ] = None,
-    skip_existing: Annotated[
-        bool | None, typer.Option("--skip-existing/--no-skip-existing", help="Skip what is up to date. [default: on]")
-    ] = None,
-    retry_degraded: Annotated[
-        bool | None, typer.Option("--retry-degraded", help="Ask again for documents that are degraded.")
-    ] = None,
+    skip_existing: options.SkipExisting = None,
+    retry_degraded: options.RetryDegraded = None,
     confirm_rebuild: Annotated[
         bool | None,
         typer.Option("--confirm-rebuild", help="Rebuild most indexes only because a setting or version changed."),
     ] = None,
-    stage: Annotated[
-        Stage | None, typer.Option(help="`summaries` fills the cache and publishes nothing. [default: both]")
-    ] = None,
-    log_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of the logs. [default: logs/summary_index]")
-    ] = None,
-    cache_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="sqlite:///FILE or postgresql+psycopg://...")
-    ] = None,
-    cache_policy: Annotated[
-        CachePolicy | None, typer.Option(help="Whether the cache is read and written. [default: read-write]")
-    ] = None,
+    stage: options.StageOption = None,
+    log_dir: options.LogDir = None,
+    cache_url: options.CacheURL = None,
+    cache_policy: options.CachePolicyOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run's report as JSON, and nothing else, on standard output.")
     ] = False,
@@ -199,7 +162,7 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
 
 def _refuse_unusable(parameters: dict[str, Any]) -> None:
     """Find what is wrong with arguments and settings now, before a server and a flow run are started for them."""
-    from flows.request import BuildRequest
+    from summidx.request import BuildRequest
 
     request = BuildRequest.from_parameters(parameters)
     settings = request.settings()

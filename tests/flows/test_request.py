@@ -5,8 +5,8 @@ import inspect
 import pytest
 
 from flows.command import build
-from flows.request import SETTINGS, BuildRequest
 from summidx.errors import UsageError
+from summidx.request import SETTINGS, BuildRequest
 from summidx.settings import load_settings
 
 NO_SETTINGS = {"repos_root", "repos", "repos_file"}

@@ -23,6 +23,9 @@ DASK_SETTINGS = {
     "distributed.scheduler.work-stealing": False,
     # torch and its threads do not survive a fork.
     "distributed.worker.multiprocessing-method": "spawn",
+    # Dask samples the stacks of all threads a hundred times a second: that is work in the process of the LLM's client.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
 }
 """A remote scheduler needs the first three in its own environment."""
 

@@ -9,13 +9,20 @@ from summidx.store.tokenize import build_search_text
 
 
 def build_documents(
-    tree: Tree, outcomes: Mapping[str, Summary | UnitFailure], levels: frozenset[Level]
+    tree: Tree, outcomes: Mapping[str, Summary | UnitFailure], levels: frozenset[Level], *, searchable: bool = True
 ) -> tuple[Document, ...]:
-    """One document for each unit of `levels`, in printing order of the tree."""
-    return tuple(build_document(unit, outcomes[unit.id]) for unit in tree.units.values() if unit.level in levels)
+    """One document for each unit of `levels`, in printing order of the tree.
+
+    Without `searchable` they have no words for BM25, which are much of the work: enough for who only counts them.
+    """
+    return tuple(
+        build_document(unit, outcomes[unit.id], searchable=searchable)
+        for unit in tree.units.values()
+        if unit.level in levels
+    )
 
 
-def build_document(unit: Unit, outcome: Summary | UnitFailure) -> Document:
+def build_document(unit: Unit, outcome: Summary | UnitFailure, *, searchable: bool = True) -> Document:
     """The row of one unit. A failed one has no summary and no origin, and its reason names the error."""
     summary = outcome if isinstance(outcome, Summary) else None
     failure = outcome if isinstance(outcome, UnitFailure) else None
@@ -48,7 +55,7 @@ def build_document(unit: Unit, outcome: Summary | UnitFailure) -> Document:
         prompt_version=summary.prompt_version if summary else "",
         tokens_in=summary.tokens_in if summary else 0,
         tokens_out=summary.tokens_out if summary else 0,
-        search_text=build_search_text(unit, text, keywords),
+        search_text=build_search_text(unit, text, keywords) if searchable else "",
     )
 
 

@@ -79,7 +79,8 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
         tree = build_tree(wanted_units(parsed.units, settings), pinned.name)
     with tally.step("summarise"):
         outcomes = engine.summarize(tree, tally.summaries).outcomes
-    documents = build_documents(tree, outcomes, frozenset(settings.levels))
+    publishes = settings.stage is Stage.BOTH
+    documents = build_documents(tree, outcomes, frozenset(settings.levels), searchable=publishes)
     tally.counts = count_documents(documents)
     _refuse_too_many_failures(documents, settings)
     skips = (*content.skips, *parsed.skips)
@@ -92,7 +93,7 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
         skips=dict(sorted(Counter(skip.reason.value for skip in skips).items())),
         usage=tally.usage(),
     )
-    if settings.stage is Stage.SUMMARIES:
+    if not publishes:
         return report
 
     with tally.step("embed"):

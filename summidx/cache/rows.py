@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -43,8 +43,11 @@ class Found(Generic[Value]):
     """Keys that nobody has used today yet."""
 
 
+_SUMMARY_FIELDS = frozenset(each.name for each in fields(Summary)) - {"key"}
+
+
 def _encode_summary(summary: Summary) -> dict[str, Any]:
-    values = {name: value for name, value in asdict(summary).items() if name != "key"}
+    values = {name: getattr(summary, name) for name in _SUMMARY_FIELDS}
     content = json.dumps(values, sort_keys=True, ensure_ascii=False)
     return {
         "content": content,
@@ -52,9 +55,6 @@ def _encode_summary(summary: Summary) -> dict[str, Any]:
         "status": summary.status.value,
         "model": summary.model,
     }
-
-
-_SUMMARY_FIELDS = frozenset(each.name for each in fields(Summary)) - {"key"}
 
 
 def _decode_summary(key: str, content: bytes) -> Summary:

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 
 from summidx.summarizers.server_load import ServerLoad
 
-FAST, SLOW = 1.25, 1.05
-"""Growth for each round trip: below the number of calls at which one was last lost, and beyond it."""
-NEAR_LOSS = 0.9
-"""Share of the number of calls at which one was lost, up to which the limit grows fast (as TCP CUBIC does)."""
+FAST, SLOW = 1.25, 1.02
+"""Growth for each round trip: far from the number of calls at which one was last lost, and near it."""
+NEAR_LOSS = (0.9, 1.1)
+"""What is near, as shares of that number. (TCP CUBIC grows in the same way.)"""
 PAYS = 0.25
 """Growth pays where throughput grew at least by this share of what the limit did."""
 COMPARED = 3
 """Rounds over which throughput is compared: of one, noise is too large a part."""
-HELD = 6
-"""Rounds for which the limit stays where growing did not pay; then it is tried again."""
+HELD, LONGEST_HELD = 6, 48
+"""Rounds for which the limit stays where growing did not pay; then it is tried again. Doubled each time."""
+AS_WELL = 0.97
+"""Where growing did not pay, the limit goes back to the least that brought this share of the best throughput."""
 MIN_ROUND_S = 1.0
 MIN_ROUND_ANSWERS = 16
 STEADY_LOOKS = 5
@@ -65,6 +67,7 @@ class AdaptiveLimit:
         self._rounds: deque[tuple[float, float]] = deque(maxlen=COMPARED)
         """Limit and answers per second of the last rounds."""
         self._held = 0
+        self._next_held = HELD
         self._running: deque[int] = deque(maxlen=STEADY_LOOKS)
 
     @property
@@ -126,23 +129,40 @@ class AdaptiveLimit:
             self._held -= 1
             return
         rate = answers / seconds
-        if len(self._rounds) == COMPARED and not self._paid(rate):
-            self._rounds.clear()
-            self._held = HELD
-            return
+        if len(self._rounds) == COMPARED:
+            if not self._paid(rate):
+                self._limit = self._least_that_does_as_well(rate)
+                self._rounds.clear()
+                self._held, self._next_held = self._next_held, min(2 * self._next_held, LONGEST_HELD)
+                return
+            self._next_held = HELD
         self._rounds.append((self._limit, rate))
-        self._grow(FAST if self._limit < NEAR_LOSS * self._lost_at else SLOW)
+        self._grow_carefully()
 
     def _paid(self, rate: float) -> bool:
         earlier_limit, earlier_rate = self._rounds[0]
         return rate / earlier_rate - 1 >= PAYS * (self._limit / earlier_limit - 1)
+
+    def _least_that_does_as_well(self, rate: float) -> float:
+        rounds = [*self._rounds, (self._limit, rate)]
+        best = max(each for _, each in rounds)
+        return min(limit for limit, each in rounds if each >= AS_WELL * best)
+
+    def _grow_carefully(self) -> None:
+        below, above = (share * self._lost_at for share in NEAR_LOSS)
+        if self._limit < below:
+            self._limit = min(max(self._limit + 1, FAST * self._limit), max(below, self._limit + 1), self._ceiling)
+        else:
+            self._grow(SLOW)
+        if self._limit > above:
+            self._lost_at = math.inf
 
     def _grow(self, factor: float) -> None:
         self._limit = min(float(self._ceiling), max(self._limit + 1, self._limit * factor))
 
     def _restart(self) -> None:
         self._round_began = None
-        self._held = 0
+        self._held, self._next_held = 0, HELD
         self._rounds.clear()
 
 
@@ -174,8 +194,7 @@ def fill(amount: int, wishes: Sequence[int]) -> list[int]:
     given = [0] * len(wishes)
     left = max(0, amount)
     for rank, place in enumerate(sorted(range(len(wishes)), key=wishes.__getitem__)):
-        equal = -(-left // (len(wishes) - rank)) if left else 0  # rounded up: the remainder goes somewhere
-        given[place] = min(wishes[place], equal)
+        given[place] = min(wishes[place], left // (len(wishes) - rank))
         left -= given[place]
     return given
 

@@ -31,7 +31,7 @@ class LoadReader:
     """Reads the load of one server again and again; blocks for about `TIMEOUT_S` at most. One thread at a time."""
 
     def __init__(self, base_url: str, model: str = "") -> None:
-        """Read what the server at `base_url` (with `/v1`) says of `model`; of all it serves, where it does not name it."""
+        """Read what the server at `base_url` (with `/v1`) says of `model`; of all models, where it does not name it."""
         parts = urlsplit(base_url)
         path = parts.path.rstrip("/").removesuffix("/v1")
         self._url = urlunsplit((parts.scheme, parts.netloc, f"{path}/metrics", "", ""))

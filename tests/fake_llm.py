@@ -40,6 +40,12 @@ class Answer:
     """Break the connection instead of answering."""
     drip_s: float = 0.0
     """Send the body a byte at a time, with such a pause after each."""
+    drip_headers_s: float = 0.0
+    """Send headers one by one, without end, with such a pause after each."""
+    hang_after_bytes: int = 0
+    """Stop for ever after so many bytes of the body."""
+    half_body: bool = False
+    """Break the connection in the middle of the body."""
     huge_bytes: int = 0
     """Send a body of so many bytes."""
     raw: bytes | None = None
@@ -170,6 +176,10 @@ class FakeLLM:
             assert request.transport is not None
             request.transport.close()
             raise web.HTTPServiceUnavailable  # nobody is there to read it
+        if answer.drip_headers_s:
+            return await self._drip_headers(request, answer.drip_headers_s)
+        if answer.hang_after_bytes or answer.half_body:
+            return await self._break_off(request, body, answer)
         if answer.huge_bytes:
             return await self._stream(request, answer, (b" " * 2**16 for _ in range(answer.huge_bytes // 2**16 + 1)))
         if answer.raw is not None:
@@ -181,6 +191,27 @@ class FakeLLM:
             data = json.dumps(completion).encode()
             return await self._stream(request, answer, (data[i : i + 1] for i in range(len(data))))
         return web.json_response(completion, headers=answer.headers)
+
+    async def _drip_headers(self, request: web.Request, pause_s: float) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.1 200 OK\r\n")
+        for n in range(10**6):
+            if request.transport.is_closing():
+                break
+            request.transport.write(f"X-Header-{n}: x\r\n".encode())
+            await asyncio.sleep(pause_s)
+        raise web.HTTPServiceUnavailable  # nobody is there to read it
+
+    async def _break_off(self, request: web.Request, body: dict[str, Any], answer: Answer) -> web.StreamResponse:
+        data = json.dumps(self._completion(body, answer)).encode()
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(data))})
+        await response.prepare(request)
+        await response.write(data[: answer.hang_after_bytes or len(data) // 2])
+        if answer.hang_after_bytes:
+            await asyncio.sleep(3600)
+        assert request.transport is not None
+        request.transport.close()
+        return response
 
     async def _stream(self, request: web.Request, answer: Answer, chunks: Iterator[bytes]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json", **answer.headers})

@@ -16,7 +16,8 @@ from summidx.summarizers.server_load import ServerLoad
 class ModelServer:
     """A server with `slots` that work for `service_s` each, and a queue; beyond `accepts` in all it refuses.
 
-    There is always more to ask than may be in flight, unless `demand` says how much there is at a time. Time is virtual.
+    There is always more to ask than may be in flight, unless `demand` says how much there is at a time. The time is
+    virtual.
     """
 
     slots: int

@@ -9,10 +9,11 @@ import pytest
 from summidx import keys
 from summidx.answers import Answers
 from summidx.cache import Cache
+from summidx.calls import Calls
 from summidx.errors import InvalidOutput, Overloaded, Stopped, Unauthorised
-from summidx.gate import CallGate
 from summidx.hierarchy import REPO_ID, build_tree
 from summidx.records import Level, Origin, Status, Summary, TestsPolicy, Unit, UnitFailure
+from summidx.settings import LLMSettings
 from summidx.stop import Stop
 from summidx.summarize import SummaryPolicy, Walk
 from summidx.summarizers import PreparedRequest
@@ -65,6 +66,9 @@ class ScriptedSummarizer:
     identity = "scripted"
     makes_calls = True
 
+    def split(self, request):
+        return None
+
     def prepare(self, request):
         shown = {
             "source": request.unit.own_source,
@@ -103,20 +107,23 @@ def cache(tmp_path):
     cache.close()
 
 
-def walk_all(trees, summarizer, cache, *, cap=64, stop=None, levels=tuple(Level), tests=TestsPolicy.FILE, **answers):
+def walk_all(
+    trees, summarizer, cache, *, cap=64, stop=None, levels=tuple(Level), tests=TestsPolicy.FILE, retries=1, **answers
+):
     """Walk trees at once over one gate and one cache, as an engine does; the walks, run."""
+    stop = stop or Stop()
 
     async def run():
         with ThreadPoolExecutor(1) as executor:
             shared = Answers(cache, executor, **answers)
-            gate, policy = CallGate(cap), SummaryPolicy(frozenset(levels), tests)
-            walks = [
-                Walk(tree, policy, summarizer, shared, gate, stop or Stop(), order) for order, tree in enumerate(trees)
-            ]
+            policy = SummaryPolicy(frozenset(levels), tests)
+            calls = Calls(summarizer, LLMSettings(max_retries=retries), stop, cap=cap)
+            walks = [Walk(tree, policy, summarizer, shared, calls, stop, order) for order, tree in enumerate(trees)]
             try:
                 await asyncio.gather(*(walk.run() for walk in walks))
             finally:
                 await shared.cancel()
+                await calls.aclose()
             return walks
 
     return asyncio.run(run())

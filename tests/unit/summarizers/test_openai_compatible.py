@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import pickle
+import socket
 import time
 
 import openai
@@ -25,20 +26,13 @@ from summidx.errors import (
 from summidx.records import Level, Origin, Status
 from summidx.settings import LLMSettings, Provider
 from summidx.summarizers import ServedModel
-from summidx.summarizers.openai_compatible import OpenAICompatibleSummarizer, client, errors, probe_model
+from summidx.summarizers.openai_compatible import OpenAICompatibleSummarizer, errors, probe_model
 
 SECRET = "sk-very-secret"
 
 
 def json_body(raw: bytes) -> Answer:
     return Answer(raw=raw, headers={"Content-Type": "application/json"})
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch):
-    """Retries wait a tenth of what they would."""
-    wait = client.Wait.__call__
-    monkeypatch.setattr(client.Wait, "__call__", lambda self, state: wait(self, state) / 50)
 
 
 @pytest.fixture
@@ -132,65 +126,60 @@ def test_the_context_is_in_the_key_only_where_it_can_shape_what_is_sent(summariz
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "kind"),
     [
-        error(429, "slow down"),
-        error(429, "slow down", retry_after="1"),
-        error(429, "slow down", retry_after="Fri, 01 Jan 2021 00:00:00 GMT"),
-        error(503, "overloaded"),
-        error(500, "internal"),
-        error(502, "bad gateway"),
-        Answer(disconnect=True),
-        json_body(b"<html>not json</html>"),
-        json_body(b"[" * 100_000),
-        json_body(b"null"),
-        json_body(b'{"choices": null}'),
-        json_body(b'{"choices": [{}]}'),
-        json_body(b'{"choices": [{"message": {"content": 7}}]}'),
-        json_body(b"\xff\xfe"),
-        Answer(raw=b"hello", headers={"Content-Type": "text/plain"}),
-        Answer(status=502, raw=b"<html>gateway</html>"),
+        (error(429, "slow down"), Overloaded),
+        (error(503, "overloaded"), Overloaded),
+        (error(504, "gateway timeout"), Overloaded),
+        (error(529, "overloaded"), Overloaded),
+        (error(500, "internal"), ServerFault),
+        (error(502, "bad gateway"), ServerFault),
+        (Answer(disconnect=True), ServerFault),
+        (Answer(half_body=True), ServerFault),
+        (Answer(huge_bytes=30_000_000), ServerFault),
+        (json_body(b"<html>not json</html>"), ServerFault),
+        (json_body(b"[" * 100_000), ServerFault),
+        (json_body(b"null"), ServerFault),
+        (json_body(b'{"choices": null, "usage": 7}'), ServerFault),
+        (json_body(b'{"choices": [{}]}'), ServerFault),
+        (json_body(b'{"choices": [{"message": {"content": 7}}]}'), ServerFault),
+        (json_body(b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "7"}}'), ServerFault),
+        (json_body(b"\xff\xfe"), ServerFault),
+        (Answer(raw=b"hello", headers={"Content-Type": "text/plain"}), ServerFault),
+        (Answer(status=502, raw=b"<html>gateway</html>"), ServerFault),
     ],
-    ids=lambda fault: str(fault.raw or fault.headers or fault.error or "disconnect")[:40],
+    ids=lambda value: str(value.raw or value.error or value)[:40] if isinstance(value, Answer) else "",
 )
-def test_a_fault_that_passes_is_retried_and_leaves_no_trace(fake_llm, summarizer, make_request, fault):
-    fake_llm.fail_next(fault, fault)
+def test_a_fault_of_transport_is_told_by_its_kind_and_not_tried_again_here(
+    fake_llm, summarizer, make_request, fault, kind
+):
+    fake_llm.fail_next(fault)
     ours = summarizer()
-    assert ask_one(ours, make_request()).status is Status.OK
-    assert fake_llm.calls == ours.calls_sent == 3
+    with pytest.raises(kind) as caught:
+        ask_one(ours, make_request())
+    assert type(caught.value) is kind
+    assert fake_llm.calls == ours.calls_sent == 1
+    assert "\n" not in str(caught.value)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again), vars(again)) == (kind, str(caught.value), vars(caught.value))
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"),
+    ("fault", "seconds", "is_limited"),
     [
-        (error(429, "slow down", retry_after="0.5"), Overloaded),
-        (error(503, "overloaded"), Overloaded),
-        (error(504, "gateway timeout"), Overloaded),
-        (error(500, "internal"), ServerFault),
-        (Answer(disconnect=True), ServerFault),
-        (Answer(huge_bytes=30_000_000), ServerFault),
+        (error(429, "no", retry_after="7"), 7, True),
+        (error(503, "no", retry_after_ms="1500"), 1.5, False),
+        (error(429, "no", retry_after="Fri, 01 Jan 2021 00:00:00 GMT"), 0, True),
+        (error(529, "no"), None, True),
+        (error(429, "no", retry_after="soon"), None, True),
     ],
+    ids=lambda value: str(value.headers) if isinstance(value, Answer) else "",
 )
-def test_a_fault_that_stays_is_tried_as_often_as_was_asked_for(fake_llm, summarizer, make_request, fault, kind):
-    fake_llm.script = lambda body, before: fault
-    with pytest.raises(kind):
-        ask_one(summarizer(max_retries=2), make_request())
-    assert fake_llm.calls == 3
-
-
-def test_the_server_says_how_long_to_wait(fake_llm, summarizer, make_request, monkeypatch):
-    waits = []
-    wait = client.Wait.__call__
-    monkeypatch.setattr(client.Wait, "__call__", lambda self, state: waits.append(wait(self, state) * 50) or 0)
-    fake_llm.fail_next(error(429, "no", retry_after="7"), error(503, "no", retry_after_ms="1500"), error(500, "no"))
-    ask_one(summarizer(), make_request())
-    assert waits[:2] == pytest.approx([7, 1.5])
-    assert 4 <= waits[2] <= 5
-
-    waits.clear()
-    fake_llm.fail_next(error(429, "no", retry_after="86400"))
-    ask_one(summarizer(timeout_s=20), make_request())
-    assert waits == pytest.approx([20])
+def test_the_server_says_how_long_to_wait(fake_llm, summarizer, make_request, fault, seconds, is_limited):
+    fake_llm.fail_next(fault)
+    with pytest.raises(Overloaded) as caught:
+        ask_one(summarizer(), make_request())
+    assert (caught.value.retry_after_s, caught.value.is_limited) == (seconds, is_limited)
 
 
 @pytest.mark.parametrize(
@@ -221,18 +210,62 @@ def test_what_no_retry_mends_is_raised_at_once_in_one_line_without_the_key(
     assert caught.value.__suppress_context__, "a traceback would show the SDK's own error, with the server's words"
 
 
-def test_a_body_that_drips_is_ended_by_the_deadline(fake_llm, summarizer, make_request):
-    fake_llm.script = lambda body, before: Answer(drip_s=0.05)
-    started = time.monotonic()
-    with pytest.raises(Overloaded, match="within 1 s"):
-        ask_one(summarizer(timeout_s=1, max_retries=0), make_request())
-    assert time.monotonic() - started < 10
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Answer(hang=True),
+        Answer(drip_s=0.05),
+        Answer(drip_headers_s=0.05),
+        Answer(hang_after_bytes=20),
+        Answer(huge_bytes=900_000, drip_s=0.2),
+    ],
+    ids=["before the headers", "dripping", "dripping headers", "half a body", "large and slow"],
+)
+def test_no_call_outlives_its_deadline_by_more_than_a_second(fake_llm, summarizer, make_request, fault):
+    fake_llm.script = lambda body, before: fault
+    ours = summarizer(timeout_s=1)
+
+    async def run():
+        prepared = ours.prepare(make_request())
+        started = time.monotonic()
+        with pytest.raises(Overloaded, match="within 1 s"):
+            await ours.answer(prepared, CallRecord())
+        ended = time.monotonic()
+        await ours.aclose()
+        return ended - started, time.monotonic() - ended
+
+    call_s, close_s = asyncio.run(run())
+    assert 0.9 < call_s < 2
+    assert close_s < 2
 
 
-def test_a_server_that_hangs_is_ended_by_the_deadline_and_asked_again(fake_llm, summarizer, make_request):
+def test_a_port_that_takes_connections_and_never_speaks_is_ended_by_the_deadline_with_and_without_tls(
+    summarizer, make_request
+):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for scheme in ("http", "https"):
+            ours = summarizer(base_url=f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/v1", timeout_s=0.5)
+            started = time.monotonic()
+            with pytest.raises(Overloaded):
+                ask_one(ours, make_request())
+            assert time.monotonic() - started < 2.5
+
+
+def test_a_busy_event_loop_ends_a_call_as_soon_as_it_is_free_again(fake_llm, summarizer, make_request):
     fake_llm.fail_next(Answer(hang=True))
-    assert ask_one(summarizer(timeout_s=1), make_request()).status is Status.OK
-    assert fake_llm.calls == 2
+    ours = summarizer(timeout_s=0.5)
+
+    async def run():
+        call = asyncio.create_task(ours.answer(ours.prepare(make_request()), CallRecord()))
+        await asyncio.to_thread(fake_llm.wait_for_call, 10)
+        time.sleep(1)  # noqa: ASYNC251 - the fault
+        free = time.monotonic()
+        with pytest.raises(Overloaded):
+            await call
+        await ours.aclose()
+        return time.monotonic() - free
+
+    assert asyncio.run(run()) < 1
 
 
 def test_an_answer_in_an_encoding_that_was_not_asked_for_is_not_unpacked(fake_llm, summarizer, make_request):
@@ -328,6 +361,68 @@ def test_extra_body_that_is_refused_is_dropped_once_for_the_process(fake_llm, su
         assert ask_one(ours, make_request(own_source="def other(): pass")).status is Status.OK
     assert ["chat_template_kwargs" in body for body in fake_llm.requests] == [True, False, False]
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("refused", "message", "sent_then"),
+    [
+        (
+            "max_tokens",
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            "max_completion_tokens",
+        ),
+        ("temperature", "Unsupported value: 'temperature' does not support 0 with this model.", None),
+        ("seed", "Unrecognized request argument supplied: seed", None),
+    ],
+)
+def test_a_field_that_is_refused_by_name_is_left_out_or_renamed_for_the_process(
+    fake_llm, summarizer, make_request, caplog, refused, message, sent_then
+):
+    fake_llm.script = lambda body, before: error(400, message) if refused in body else None
+    ours = summarizer()
+    with caplog.at_level(logging.WARNING, "summidx"):
+        first = ask_one(ours, make_request())
+        assert ask_one(ours, make_request(own_source="def other(): pass")).status is Status.OK
+    assert [refused in body for body in fake_llm.requests] == [True, False, False]
+    if sent_then:
+        assert [sent_then in body for body in fake_llm.requests] == [False, True, True]
+    assert len(caplog.records) == 1
+    assert first.key == summarizer().prepare(make_request()).key, "what was prepared is the key"
+
+
+def test_a_server_that_refuses_several_fields_is_understood_one_by_one(fake_llm, summarizer, make_request):
+    def strict(body, before):
+        for name in ("chat_template_kwargs", "max_tokens", "temperature", "seed"):
+            if name in body:
+                hint = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+                return error(400, f"Unsupported parameter: '{name}' is not supported with this model.{hint}")
+        return None
+
+    fake_llm.script = strict
+    ours = summarizer()
+    assert ask_one(ours, make_request()).status is Status.OK
+    assert set(fake_llm.requests[-1]) == {"model", "messages", "max_completion_tokens"}
+    assert fake_llm.calls == 5
+
+
+def test_a_refusal_that_names_a_field_for_another_reason_is_not_taken_for_one(fake_llm, summarizer, make_request):
+    fake_llm.script = lambda body, before: error(400, "temperature must be at most 2")
+    with pytest.raises(RequestRefused):
+        ask_one(summarizer(), make_request())
+    assert fake_llm.calls == 1
+
+
+def test_a_ping_is_one_real_completion_of_one_token(fake_llm, summarizer):
+    async def run():
+        ours = summarizer()
+        await ours.ping(5)
+        fake_llm.fail_next(Answer(hang=True))
+        with pytest.raises(Overloaded):
+            await ours.ping(0.3)
+        await ours.aclose()
+
+    asyncio.run(run())
+    assert [body["max_tokens"] for body in fake_llm.requests] == [1, 1]
 
 
 def test_many_calls_are_in_flight_at_once(fake_llm, summarizer, make_request):

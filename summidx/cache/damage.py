@@ -117,6 +117,7 @@ def _read_whole(path: Path, table: str, columns: tuple[str, ...]) -> Iterator[tu
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)) as source:
         source.text_factory = bytes
         try:
+            source.execute("PRAGMA writable_schema=ON")  # SQLite then reads a file that was cut short as far as it goes
             present = {row[1].decode() for row in source.execute(f"PRAGMA table_info({table})")}
         except (sqlite3.Error, UnicodeDecodeError):
             return

@@ -75,7 +75,9 @@ class SqliteFile:
     def _connect_read_only(self) -> sqlite3.Connection:
         log = Path(f"{self.path}-wal")
         # SQLite needs a file of its own beside one in WAL mode. Where it cannot make that, nobody is at work either.
-        immutable = not os.access(self.path.parent, os.W_OK) and not (log.is_file() and log.stat().st_size)
+        immutable = not os.access(self.path.parent, os.W_OK, effective_ids=True) and not (
+            log.is_file() and log.stat().st_size
+        )
         uri = f"file:{quote(str(self.path))}?mode=ro{'&immutable=1' if immutable else ''}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}").close()

@@ -8,7 +8,9 @@ import pytest
 from summidx import answers as module
 from summidx.answers import Answers
 from summidx.cache import Cache
+from summidx.errors import CacheError
 from summidx.records import Origin, Status, Summary
+from summidx.settings import CachePolicy
 
 
 @pytest.fixture
@@ -97,3 +99,56 @@ def test_a_degraded_answer_is_asked_for_again_once(cache):
 
     assert run(cache, scenario, retry_degraded=True) == ["extract 1"] * 3
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("policy", "asked"), [(CachePolicy.READ_ONLY, ["new"]), (CachePolicy.OFF, ["old", "new"])])
+def test_equal_questions_in_flight_are_one_whatever_the_policy_and_nothing_is_kept(tmp_path, policy, asked):
+    url = f"sqlite:///{tmp_path / 'cache.sqlite'}"
+    with Cache(url) as cache:
+        cache.put_summaries({"old": summary("kept")})
+    calls = []
+
+    def ask(key):
+        async def answer():
+            calls.append(key)
+            await asyncio.sleep(0.05)
+            return summary(f"answer for {key}")
+
+        return answer
+
+    async def scenario(answers):
+        return await asyncio.gather(*(answers.get(key, ask(key)) for key in ("old", "new") * 4))
+
+    with Cache(url, policy=policy) as cache:
+        found = run(cache, scenario)
+    assert sorted(calls) == sorted(asked)
+    assert {each.summary.text for each in found} == {
+        "answer for new",
+        "kept" if "old" not in asked else "answer for old",
+    }
+    with Cache(url) as cache:
+        assert list(cache.get_summaries(["old", "new"])) == ["old"]
+
+
+def test_a_stop_releases_the_claims_of_calls_that_are_given_up(cache, tmp_path):
+    async def scenario(answers):
+        hanging = asyncio.create_task(answers.get("hanging", lambda: asyncio.sleep(60, summary("never"))))
+        await asyncio.sleep(0.1)
+        await answers.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hanging
+
+    run(cache, scenario)
+    with Cache(f"sqlite:///{tmp_path / 'cache.sqlite'}") as other:
+        assert other.look_up(["hanging"]).to_ask == {"hanging"}
+
+
+def test_a_cache_that_fails_when_the_answer_is_put_leaves_no_claim_behind(cache, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise CacheError("disk full")
+
+    monkeypatch.setattr(cache, "put_summaries", fail)
+    with pytest.raises(CacheError, match="disk full"):
+        run(cache, lambda answers: answers.get("k", lambda: asyncio.sleep(0, summary("paid for"))))
+    with Cache(f"sqlite:///{tmp_path / 'cache.sqlite'}") as other:
+        assert other.look_up(["k"]).to_ask == {"k"}

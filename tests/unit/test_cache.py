@@ -1,7 +1,9 @@
 import logging
 import multiprocessing
+import os
 import shutil
 import sqlite3
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,10 +14,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from summidx.cache import Cache
+from summidx.cache import Cache, LookedUp
 from summidx.errors import CacheError, UsageError
 from summidx.keys import digest
 from summidx.records import Origin, Status, Summary
+from summidx.settings import CachePolicy
 
 
 def summary(text: str, **fields) -> Summary:
@@ -185,16 +188,6 @@ def test_the_write_ahead_log_is_folded_in_before_it_outgrows_the_file(sqlite_url
     assert longest < 1_000_000
 
 
-def test_a_cache_of_a_newer_schema_is_refused(sqlite_url):
-    Cache(sqlite_url).close()
-    connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
-    connection.execute("UPDATE summidx_meta SET value = '99' WHERE name = 'schema'")
-    connection.commit()
-    connection.close()
-    with pytest.raises(CacheError, match="schema 99"):
-        Cache(sqlite_url)
-
-
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -222,3 +215,71 @@ def test_a_folder_that_cannot_be_made_is_a_cache_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match=r"cache\.url"):
         Cache(f"sqlite:///{tmp_path / 'file' / 'cache.sqlite'}")
+
+
+def test_a_read_only_cache_is_looked_up_and_left_as_it_is(url):
+    old, new = keys(2)
+    with Cache(url) as cache:
+        cache.put_summaries({old: summary("old", status=Status.DEGRADED)})
+        cache.put_vectors({old: np.ones(4, dtype=np.float32)}, model="m")
+    before = dump(url)
+    with Cache(url, policy=CachePolicy.READ_ONLY) as cache:
+        looked_up = cache.look_up([old, new])
+        assert ({k: s.text for k, s in looked_up.found.items()}, looked_up.to_ask) == ({old: "old"}, {new})
+        put = {k: summary("mine") for k in (old, new)}
+        assert {s.text for s in cache.put_summaries(put, again_before=datetime.now(UTC)).values()} == {"mine"}
+        assert list(cache.put_vectors({new: np.zeros(4, dtype=np.float32)}, model="m")) == [new]
+        assert list(cache.get_vectors([old, new])) == [old]
+        cache.release([new])
+    assert dump(url) == before
+
+
+def dump(url: str) -> dict[str, list[tuple[object, ...]]]:
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        names = sa.inspect(connection).get_table_names()
+        found = {name: sorted(map(tuple, connection.execute(sa.text(f"SELECT * FROM {name}")))) for name in names}
+    engine.dispose()
+    return found
+
+
+def test_a_read_only_cache_that_is_not_there_reads_as_empty_and_is_not_made(sqlite_url, postgres_url):
+    for url in (sqlite_url, postgres_url):
+        with Cache(url, policy=CachePolicy.READ_ONLY) as cache:
+            assert cache.look_up(keys(2)).to_ask == set(keys(2))
+            assert cache.get_vectors(keys(2)) == {}
+    assert not Path(sqlite_url.removeprefix("sqlite:///")).parent.exists()
+    assert dump(postgres_url) == {}
+
+
+def test_a_read_only_cache_can_lie_in_a_folder_that_cannot_be_written():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "shared")
+        url = f"sqlite:///{folder / 'cache.sqlite'}"
+        with Cache(url) as cache:
+            cache.put_summaries({k: summary(k) for k in keys(300)})
+        for path in (*folder.iterdir(), folder, Path(name)):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        root = os.geteuid() == 0
+        try:
+            if root:  # who may write anything shall be somebody who may not
+                os.seteuid(65534)
+            before = sorted(folder.iterdir())
+            with Cache(url, policy=CachePolicy.READ_ONLY) as cache:
+                assert len(cache.look_up(keys(300)).found) == 300
+            with pytest.raises(CacheError, match=r"cache\.url"):
+                Cache(url)
+            assert sorted(folder.iterdir()) == before
+        finally:
+            if root:
+                os.seteuid(0)
+            for path in (Path(name), folder):
+                path.chmod(0o755)
+
+
+def test_a_cache_that_is_off_opens_and_keeps_nothing(sqlite_url):
+    with Cache(sqlite_url, policy=CachePolicy.OFF) as cache:
+        assert cache.put_summaries({keys(1)[0]: summary("mine")})[keys(1)[0]].text == "mine"
+        assert cache.look_up(keys(1)) == LookedUp({}, frozenset(keys(1)))
+        assert cache.get_vectors(keys(1)) == {}
+    assert not Path(sqlite_url.removeprefix("sqlite:///")).parent.exists()

@@ -39,6 +39,7 @@ from flows.progress import (
     tell_plan,
     tell_report,
     tell_result,
+    tell_warning,
 )
 from flows.results import keep_results_private
 from flows.runner import IndexTaskRunner
@@ -136,6 +137,8 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     run_id = str(context.flow_run.id)
     settings = request.settings()
     with prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}") as log:
+        for warning in request.warnings(settings):
+            tell_warning(warning)
         check_gpus(settings.cluster)
         plan = _plan_run(request, settings, run_id)
         tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))

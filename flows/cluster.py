@@ -13,7 +13,7 @@ import dask.config
 from distributed import LocalCluster
 
 from summidx.errors import UsageError
-from summidx.settings import ClusterSettings
+from summidx.settings import ClusterSettings, Provider, Settings
 
 DASK_SETTINGS = {
     # A task whose worker died is not run again beside others: it is known to be lost, and reported.
@@ -34,17 +34,23 @@ DASHBOARD = "127.0.0.1:0"
 """Not None: then port 8787 is tried, on all interfaces."""
 
 
-def make_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
-    """Start the cluster that the settings ask for, or name the one that runs at `scheduler_address`.
+def make_cluster(run_settings: Settings) -> AbstractContextManager[Any]:
+    """Start the cluster that the settings of a run ask for, or name the one that runs at `scheduler_address`.
 
     Raises:
         UsageError: GPUs are asked for and cannot be used.
     """
+    settings = run_settings.cluster
+    runs_vllm = run_settings.llm.provider is Provider.VLLM
+    if runs_vllm:
+        # vLLM has child processes, which Python refuses to a daemon. Not for a block: a worker that is started again
+        # reads it as well.
+        dask.config.set({"distributed.worker.daemon": False})
     if settings.scheduler_address:
         return nullcontext(settings.scheduler_address)
     with dask.config.set(DASK_SETTINGS):
         if settings.gpu_ids and not settings.force_cpu:
-            return _cuda_cluster(settings)
+            return _cuda_cluster(settings, n_workers=1 if runs_vllm else len(settings.gpu_ids))
         in_process = settings.num_processes == 1
         cluster: AbstractContextManager[Any] = LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=settings.num_processes,
@@ -75,12 +81,13 @@ def check_gpus(settings: ClusterSettings) -> None:
         _cuda_cluster_class()
 
 
-def _cuda_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
+def _cuda_cluster(settings: ClusterSettings, n_workers: int) -> AbstractContextManager[Any]:
+    """So many workers; each sees all the GPUs, another one first."""
     ids = list(settings.gpu_ids)
     try:
         cluster: AbstractContextManager[Any] = _cuda_cluster_class()(
             CUDA_VISIBLE_DEVICES=ids,
-            n_workers=len(ids),
+            n_workers=n_workers,
             threads_per_worker=settings.threads_per_worker,
             memory_limit=None,
             device_memory_limit=None,

@@ -219,6 +219,13 @@ def tell_result(result: RepoResult, ended: int, total: int) -> None:
     _tell(f"[{ended}/{total}] {result.line()}")
 
 
+def tell_warning(line: str) -> None:
+    """Say what is done otherwise than it was asked for."""
+    get_run_logger().warning(line)
+    if listener := _listener.get():
+        listener.tell(f"warning: {line}")
+
+
 def tell_report(report: RunReport) -> None:
     """Hand over the report."""
     get_run_logger().info(report.message())

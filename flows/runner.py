@@ -109,7 +109,7 @@ class IndexTaskRunner(DaskTaskRunner):
         super().__exit__(*args)
 
     def _make_cluster(self) -> Any:  # noqa: ANN401 - a cluster, or the address of one
-        return make_cluster(self._prepared.settings().cluster)
+        return make_cluster(self._prepared.settings())
 
     def _prepare_workers(self) -> None:
         if self._plugin is not None:

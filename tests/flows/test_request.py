@@ -70,3 +70,31 @@ def test_one_name_for_two_repositories_is_refused(repos):
     request = BuildRequest.from_parameters({"repos": [f"same={repos / 'alpha'}", f"same={repos / 'beta'}"]})
     with pytest.raises(UsageError, match="same"):
         request.repos(load_settings())
+
+
+def test_vllm_in_the_worker_has_one_process_and_says_so_where_more_were_asked_for(monkeypatch):
+    request = BuildRequest.from_parameters({"llm_provider": "vllm", "num_processes": 3})
+    settings = request.settings()
+
+    assert settings.cluster.num_processes == 1
+    (warning,) = request.warnings(settings)
+    assert "--num-processes 3" in warning
+    assert "\n" not in warning
+    monkeypatch.setenv("SUMMIDX_CLUSTER__NUM_PROCESSES", "4")  # as a deployment's worker has it
+    other = BuildRequest.from_parameters({"llm_provider": "vllm"})
+    assert other.settings().cluster.num_processes == 1
+    assert "--num-processes 4" in other.warnings(other.settings())[0]
+
+
+@pytest.mark.parametrize("parameters", [{"llm_provider": "vllm"}, {"num_processes": 3}])
+def test_what_is_done_as_it_was_asked_for_is_not_warned_of(parameters):
+    request = BuildRequest.from_parameters(parameters)
+    settings = request.settings()
+    assert settings.cluster.num_processes == parameters.get("num_processes", 1)
+    assert request.warnings(settings) == []
+
+
+def test_vllm_in_the_worker_is_refused_on_workers_of_a_scheduler_that_runs_already():
+    request = BuildRequest.from_parameters({"llm_provider": "vllm", "scheduler_address": "tcp://10.0.0.1:8786"})
+    with pytest.raises(UsageError, match="--scheduler-address"):
+        request.settings()

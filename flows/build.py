@@ -10,7 +10,9 @@ if __name__ == "__main__":  # before all else: what Prefect and Dask pickle must
 
     main()
 
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,12 +47,15 @@ from flows.results import keep_results_private
 from flows.runner import IndexTaskRunner
 from flows.tasks import REPORT, summarize_and_embed_repo
 from summidx.accounting import find_cost
-from summidx.errors import NotAttempted, Outage, Stopped, SummidxError, Unauthorised, UnknownModel
+from summidx.errors import NotAttempted, Outage, Stopped, StoreError, SummidxError, Unauthorised, UnknownModel
 from summidx.journal import Journal
 from summidx.plan import Plan, PlannedRepo, check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
+from summidx.prediction import PredictionCheck, check_prediction, load_prediction, write_check
 from summidx.records import Level, Outcome, TestsPolicy, Usage
 from summidx.request import BuildRequest
 from summidx.settings import CachePolicy, Provider, Settings, Stage
+
+logger = logging.getLogger(__name__)
 
 RUN_REPORT = TypeAdapter(RunReport)
 """The report of a run as JSON, and back."""
@@ -147,7 +152,14 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
             results = _build(plan, settings, run_id, context.task_runner, journal)
         finally:
             journal.end(time.monotonic() - started)
-    report = build_report(flow_run_id=run_id, settings=settings, seconds=time.monotonic() - started, results=results)
+    seconds = time.monotonic() - started
+    report = build_report(
+        flow_run_id=run_id,
+        settings=settings,
+        seconds=seconds,
+        results=results,
+        prediction=_check_prediction(plan, settings, results, seconds),
+    )
     tell_report(report)
     if report.failed or report.not_attempted:
         return Failed(message=report.message())
@@ -200,6 +212,24 @@ def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner,
     finally:
         close_run(run_id)
     return results
+
+
+def _check_prediction(
+    plan: Plan, settings: Settings, results: Sequence[RepoResult], seconds: float
+) -> PredictionCheck | None:
+    """How far off the last `summidx plan` was, where it was of repositories that this run built."""
+    prediction = load_prediction(settings.index_root)
+    if prediction is None:
+        return None
+    keys = {planned.pin.name: planned.pin.build_key for planned in plan.repos}
+    built = [(each.name, keys[each.name], each.usage) for each in results if each.report and each.usage]
+    check = check_prediction(prediction, built, seconds)
+    if check is not None:
+        try:
+            write_check(check, settings.index_root)
+        except StoreError as error:  # nothing but the next plan reads it
+            logger.warning("%s", error)
+    return check
 
 
 def _reason_to_stop(state: State[Any]) -> str:

@@ -16,6 +16,7 @@ from prefect import get_run_logger
 from summidx.accounting import Totals, build_totals
 from summidx.journal import RepoEntry, RunContext
 from summidx.plan import Plan, PlannedRepo
+from summidx.prediction import PredictionCheck
 from summidx.records import BuildCost, BuildReport, Outcome, Status, Usage, count_where
 from summidx.settings import Settings
 
@@ -91,6 +92,8 @@ class RunReport:
     """The run was told to stop before they were begun: no call to the LLM could succeed."""
     totals: Totals
     """What the run cost, repositories that failed included."""
+    prediction: PredictionCheck | None = None
+    """How far off the last `summidx plan` was; None where it was not of this run's repositories."""
     repositories: tuple[RepoResult, ...] = field(default=())
 
     def failures(self) -> tuple[RepoResult, ...]:
@@ -118,8 +121,15 @@ class RunReport:
         return f"{_repositories(total)}: {told}"
 
 
-def build_report(*, flow_run_id: str, settings: Settings, seconds: float, results: Sequence[RepoResult]) -> RunReport:
-    """Count what ended how."""
+def build_report(
+    *,
+    flow_run_id: str,
+    settings: Settings,
+    seconds: float,
+    results: Sequence[RepoResult],
+    prediction: PredictionCheck | None = None,
+) -> RunReport:
+    """Count what ended how, and add up what it cost."""
     endings = Counter(each.ending for each in results)
     return RunReport(
         flow_run_id=flow_run_id,
@@ -133,6 +143,7 @@ def build_report(*, flow_run_id: str, settings: Settings, seconds: float, result
         failed=sum(each.failed for each in results),
         not_attempted=endings["not_attempted"],
         totals=build_totals(each.usage for each in results if each.usage is not None),
+        prediction=prediction,
         repositories=tuple(sorted(results, key=lambda each: each.name)),
     )
 

@@ -33,6 +33,8 @@ class Terminal:
         self.tell(f"{report.message()} in {report.seconds:.0f} s")
         for line in describe_totals(report.totals):
             self.tell(line)
+        if report.prediction is not None:
+            self.tell(f"Plan:    {report.prediction.describe()}")
         self.tell(f"Indexes: {report.index_root}")
         if any(each.report is not None and each.ending != "summarized" for each in report.repositories):
             options = f"--index-root {_short(report.index_root)}"

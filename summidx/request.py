@@ -63,13 +63,21 @@ class BuildRequest:
             overrides=overrides,
         )
 
-    def settings(self) -> Settings:
+    def settings(self, *, log_dir: str | None = None, cache_url: str | None = None) -> Settings:
         """The settings, with paths that mean the same in every process.
+
+        Args:
+            log_dir: goes before the setting of that name.
+            cache_url: goes before `cache.url`. It is no parameter of a run: those are shown to everybody who may see
+                the run, and a database's URL holds its password.
 
         Raises:
             UsageError: they cannot be used.
         """
-        settings = load_settings(self.overrides)
+        overrides = {**self.overrides, **({"log_dir": log_dir} if log_dir else {})}
+        if cache_url:
+            overrides["cache"] = {**overrides.get("cache", {}), "url": cache_url}
+        settings = load_settings(overrides)
         IndexRoot(settings.index_root)  # refuses what is no folder, such as s3://
         folders = ("index_root", "log_dir")
         paths = {name: str(Path(getattr(settings, name)).expanduser().absolute()) for name in folders}

@@ -1,4 +1,4 @@
-"""Pure: hits, indexes and trees for people, in a terminal or a pipe. Nothing that an index holds is trusted to be text.
+"""Pure: hits, indexes, trees and predictions for people, in a terminal or a pipe. What an index holds is not trusted.
 
 Everything is a rich `Text`, never markup, and characters that would steer a terminal are shown as escapes. In a
 terminal summaries are wrapped; in a pipe each thing is on one line, whole, without colours.
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from summidx.prediction import Prediction, PredictionCheck
 from summidx.records import Counts, Hit, Level, Manifest, Origin, Status, count_where
 from summidx.search.outline import Outline
 
@@ -101,6 +102,54 @@ def print_outline(console: Console, name: str, manifest: Manifest, roots: Sequen
     console.print(Text(escape_text(about), style="dim"))
     for root in roots:
         console.print(_build_tree(root, None, wrap=console.is_terminal))
+
+
+def print_prediction(console: Console, prediction: Prediction, check: PredictionCheck | None) -> None:
+    """What each repository that will be built would cost, why it is built, and what that makes in all."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("repository", "units", "cache hits", "calls", "tokens in", "tokens out", "embeddings", "why"):
+        table.add_column(heading, overflow="fold", justify="left" if heading in ("repository", "why") else "right")
+    for each in prediction.repositories:
+        figures = (each.units, each.cache_hits, each.calls, each.tokens_in, each.tokens_out, each.vectors)
+        why = Text(escape_text(each.problem or each.why), style="red" if each.problem else "")
+        shown = [""] * len(figures) if each.problem else [f"{figure:,}" for figure in figures]
+        table.add_row(Text(escape_text(each.name), style="bold"), *shown, why)
+    if prediction.repositories:
+        console.print(table)
+    for line in describe_prediction(prediction):
+        console.print(Text(line), soft_wrap=True)
+    if prediction.confirm:
+        console.print(Text(f"It would stop: {escape_text(prediction.confirm)}", style="yellow"), soft_wrap=True)
+    if check is not None:
+        about = f"{check.repositories} {'repository' if check.repositories == 1 else 'repositories'}"
+        console.print(Text(f"Last prediction ({check.made_at[:16]}, {about}): {check.describe()}"), soft_wrap=True)
+
+
+def describe_prediction(prediction: Prediction) -> list[str]:
+    """What a run would cost, in lines: the sums, the time, how busy each side would be, and what that is from."""
+    lines = [
+        f"{len(prediction.repositories):,} to build, {prediction.up_to_date:,} up to date",
+    ]
+    if prediction.repositories:
+        lines += [
+            (
+                f"{prediction.units:,} units: {prediction.cache_hits:,} cache hits, {prediction.calls:,} calls, "
+                f"{prediction.tokens_in:,} tokens in, {prediction.tokens_out:,} out, {prediction.vectors:,} embeddings"
+            ),
+            (
+                f"about {describe_seconds(prediction.seconds)}: LLM server busy {prediction.llm_busy:.0%}, "
+                f"embedding {prediction.embedding_busy:.0%}"
+            ),
+            *(f"  {each}" for each in prediction.basis),
+        ]
+    return lines
+
+
+def describe_seconds(seconds: float) -> str:
+    """A time for people: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def describe_counts(counts: Counts) -> str:

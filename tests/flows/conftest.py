@@ -80,6 +80,16 @@ class Build:
         report["by_name"] = {each["name"]: each for each in report["repositories"]}
         return report
 
+    def plan(self, *args: str | Path) -> dict[str, Any]:
+        """What `summidx plan` predicts with the same options."""
+        command = [Path(sys.executable).with_name("summidx"), "plan", *map(str, args), *self.options, "--json"]
+        done = subprocess.run(
+            command, cwd=self.cwd, env=self.env | self.extra_env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        prediction: dict[str, Any] = json.loads(done.stdout)
+        return prediction
+
     @property
     def logs(self) -> list[Path]:
         return sorted((self.cwd / "logs" / "summary_index").glob("*.log"))

@@ -88,6 +88,20 @@ def test_what_a_failed_repository_cost_does_not_vanish(build, fake_llm, repos, l
     assert by_name["many"]["tokens_in"] == run["tokens_in"] == usage["tokens_in"]
 
 
+def test_a_run_says_how_far_off_the_plan_was(build, fake_llm, repos):
+    named = ("--repo", repos / "alpha", "--repo", repos / "beta", *options(fake_llm))
+    assert build.report(*named[:2], *options(fake_llm))["prediction"] is None
+
+    predicted = build.plan(*named)
+    assert [(each["name"], each["why"]) for each in predicted["repositories"]] == [("beta", "new")]
+    check = build.report(*named)["prediction"]
+
+    assert check["repositories"] == 1
+    assert check["predicted"]["calls"] == check["actual"]["calls"] == predicted["calls"] > 0
+    assert check["actual"]["seconds"] > 0
+    assert build.plan(*named)["last_prediction"] == check
+
+
 SOURCE = '''def total(items):
     """Sum the items."""
     result = 0

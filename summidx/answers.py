@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from typing import Generic, TypeVar
 
 from summidx.cache import Cache
@@ -100,7 +101,9 @@ class Answers:
         self._executor = executor
         self._again_before = datetime.now(UTC) if retry_degraded else None
         self._reads = GroupedCall[None, Summary | _Elsewhere](self._look_up, executor, READ_DELAY_S)
-        self._polls = GroupedCall[None, Summary | _Elsewhere](self._look_up, executor, POLL_DELAY_S)
+        self._polls = GroupedCall[None, Summary | _Elsewhere](
+            partial(self._look_up, polling=True), executor, POLL_DELAY_S
+        )
         self._writes = GroupedCall[Summary, Summary](self._write, executor, WRITE_DELAY_S)
         self._releases = GroupedCall[None, None](self._release, executor, READ_DELAY_S)
         self._in_flight: dict[str, asyncio.Task[Answer]] = {}
@@ -150,9 +153,9 @@ class Answers:
             raise
         return Answer(winner or summary, from_cache=False)
 
-    def _look_up(self, keys: Mapping[str, None]) -> Mapping[str, Summary | _Elsewhere]:
+    def _look_up(self, keys: Mapping[str, None], *, polling: bool = False) -> Mapping[str, Summary | _Elsewhere]:
         """The summaries there are; a key that is left out is ours to ask for."""
-        looked_up = self._cache.look_up(keys, again_before=self._again_before)
+        looked_up = self._cache.look_up(keys, again_before=self._again_before, polling=polling)
         elsewhere = keys.keys() - looked_up.found.keys() - looked_up.to_ask
         return {**looked_up.found, **dict.fromkeys(elsewhere, _Elsewhere.CLAIMED)}
 

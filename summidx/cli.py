@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 import summidx
-from summidx import options
+from summidx import cache_command, options
 from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
-from summidx.records import Level, Manifest, Status, count_where
+from summidx.records import Document, Level, Manifest, Status, count_where
 from summidx.search.ranking import Mode
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(cache_command.app, name="cache")
 
 IndexRootOption = Annotated[
     str | None,
@@ -135,11 +137,13 @@ def show(
 
     _, root = _load(index_root)
     index = root.open(repo)
-    roots: Sequence[Outline] = build_outline(index.table.documents())
+    documents = index.table.documents()
+    roots: Sequence[Outline] = build_outline(documents)
     if path is not None:
         roots = [find_outline(roots, path)]
     if as_json:
-        _print_json(_render_roots(repo, roots))
+        ledger = {} if path is not None else {"ledger": _render_ledger(index.manifest, documents)}
+        _print_json(_render_roots(repo, roots) | ledger)
     else:
         print_outline(make_console(sys.stdout), repo, index.manifest, roots)
 
@@ -284,6 +288,17 @@ def _render_index(name: str, manifest: Manifest | None, error: str) -> dict[str,
         "counts": manifest.counts,
         "skips": manifest.skips,
     }
+
+
+def _render_ledger(manifest: Manifest, documents: Iterable[Document]) -> dict[str, Any]:
+    """What an index as a whole says of itself, and each document that is not ok."""
+    faults = [
+        {"id": each.id, "status": each.status.value, "reason": each.reason}
+        for each in documents
+        if each.status is not Status.OK
+    ]
+    kept = ("commit", "generation", "built_at", "summarizer", "embedding_model", "counts", "skips")
+    return {name: getattr(manifest, name) for name in kept} | {"usage": asdict(manifest.usage), "faults": faults}
 
 
 def _render_roots(repo: str, roots: Sequence["Outline"]) -> dict[str, Any]:

@@ -56,7 +56,9 @@ class Claims:
             return []
         others = sa.select(CLAIMS.c.key).join(CLAIM_OWNERS, CLAIMS.c.owner == CLAIM_OWNERS.c.owner)
         in_force = (
-            CLAIMS.c.key.in_(keys) & (CLAIMS.c.owner != self.owner) & (CLAIM_OWNERS.c.expires_at >= _now(connection))
+            CLAIMS.c.key.in_(keys)
+            & (CLAIMS.c.owner != self.owner)
+            & (CLAIM_OWNERS.c.expires_at >= database_now(connection))
         )
         taken = set(connection.execute(others.where(in_force)).scalars())
         return [key for key in keys if key not in taken]
@@ -128,7 +130,7 @@ class Claims:
                 self._renew_lease(connection)
                 self.drop(connection, given_up)
                 self._drop_dead(connection, sa.true())
-                old = CLAIM_OWNERS.c.expires_at < _now(connection)
+                old = CLAIM_OWNERS.c.expires_at < database_now(connection)
                 connection.execute(sa.delete(CLAIM_OWNERS).where(old))
             self._uses.flush(connection)
 
@@ -158,7 +160,7 @@ class Claims:
         connection.execute(sa.delete(CLAIM_OWNERS).where(CLAIM_OWNERS.c.owner == self.owner))
 
     def _renew_lease(self, connection: sa.Connection) -> None:
-        expires_at = _now(connection) + self._lease_s
+        expires_at = database_now(connection) + self._lease_s
         connection.execute(
             insert_into(connection, CLAIM_OWNERS)
             .values(owner=self.owner, expires_at=expires_at)
@@ -167,7 +169,7 @@ class Claims:
 
     def _drop_dead(self, connection: sa.Connection, among: sa.ColumnElement[bool]) -> None:
         """Remove claims whose owner's lease is over."""
-        living = sa.select(CLAIM_OWNERS.c.owner).where(CLAIM_OWNERS.c.expires_at >= _now(connection))
+        living = sa.select(CLAIM_OWNERS.c.owner).where(CLAIM_OWNERS.c.expires_at >= database_now(connection))
         dead = among & CLAIMS.c.owner.not_in(living)
         connection.execute(sa.delete(CLAIMS).where(locked(connection, CLAIMS, dead, skip=True)))
 
@@ -184,7 +186,7 @@ def _beat(claims: "weakref.ref[Claims]", closed: threading.Event, interval_s: fl
         del owner
 
 
-def _now(connection: sa.Connection) -> sa.ColumnElement[Any]:
+def database_now(connection: sa.Connection) -> sa.ColumnElement[Any]:
     """Seconds since 1970 by the database's clock: hosts may disagree about the time."""
     if connection.dialect.name == "postgresql":
         return sa.literal_column("extract(epoch from clock_timestamp())::double precision", sa.Double())

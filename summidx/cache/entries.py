@@ -21,6 +21,7 @@ from summidx.cache.claims import LEASE_S, Claims
 from summidx.cache.database import Database, check_cache_url
 from summidx.cache.rows import (
     SUMMARY_ROWS,
+    Found,
     Rows,
     Value,
     Vector,
@@ -88,12 +89,13 @@ class Cache:
         """
         return self._get(SUMMARY_ROWS, keys)
 
-    def look_up(self, keys: Iterable[str], *, again_before: datetime | None = None) -> LookedUp:
+    def look_up(self, keys: Iterable[str], *, again_before: datetime | None = None, polling: bool = False) -> LookedUp:
         """The summaries under `keys`; those that nobody has and nobody asks for are claimed, and ours to ask for.
 
         Args:
             keys: any number.
             again_before: degraded summaries made before this moment read as none.
+            polling: they were looked up before, and another process had claimed them: one lookup is counted once.
 
         Raises:
             CacheError: the database failed.
@@ -105,14 +107,16 @@ class Cache:
         found: dict[str, Summary] = {}
         to_ask: set[str] = set()
         for batch in batches(keys):
-            values, free = database.read(partial(self._peek, keys=batch, unless=unless))
-            found.update(values)
+            there, free = database.read(partial(self._peek, keys=batch, unless=unless))
+            found.update(there.values)
+            self._count(SUMMARY_ROWS, there, 0 if polling else len(batch))
             if claims is None:
                 to_ask.update(free)
             elif free:
-                values, mine = database.write(partial(self._claim, claims, keys=free, unless=unless))
+                late, mine = database.write(partial(self._claim, claims, keys=free, unless=unless))
                 claims.hold(mine)
-                found.update(values)
+                found.update(late.values)
+                self._count(SUMMARY_ROWS, late, 0)
                 to_ask.update(mine)
         return LookedUp(found, frozenset(to_ask))
 
@@ -185,39 +189,32 @@ class Cache:
         if self._database is None or not self._database.version:
             return found
         for batch in batches(keys):
-            found.update(self._database.read(partial(self._read, rows=rows, keys=batch)))
+            there = self._database.read(partial(read_rows, rows=rows, keys=batch, with_use=self._writes))
+            found.update(there.values)
+            self._count(rows, there, len(batch))
         return found
 
-    def _read(
-        self,
-        connection: sa.Connection,
-        *,
-        rows: Rows[Value],
-        keys: Sequence[str],
-        unless: sa.ColumnElement[bool] | None = None,
-    ) -> dict[str, Value]:
-        found = read_rows(connection, rows, keys, unless=unless, with_use=self._writes)
+    def _count(self, rows: Rows[Value], there: Found[Value], lookups: int) -> None:
         if self._writes:
-            self._uses.add(rows.table, lookups=len(keys), hits=len(found.values), unused=found.unused)
-        return found.values
+            self._uses.add(rows.table, lookups=lookups, hits=len(there.values), unused=there.unused)
 
     def _peek(
         self, connection: sa.Connection, *, keys: Sequence[str], unless: sa.ColumnElement[bool] | None
-    ) -> tuple[dict[str, Summary], list[str]]:
+    ) -> tuple[Found[Summary], list[str]]:
         """The summaries under `keys`, and those keys that have none and no claim of another process in force."""
-        found = self._read(connection, rows=SUMMARY_ROWS, keys=keys, unless=unless)
-        missing = [key for key in keys if key not in found]
-        return found, missing if self._claims is None else self._claims.free(connection, missing)
+        there = read_rows(connection, SUMMARY_ROWS, keys, unless=unless, with_use=self._writes)
+        missing = [key for key in keys if key not in there.values]
+        return there, missing if self._claims is None else self._claims.free(connection, missing)
 
     @staticmethod
     def _claim(
         claims: Claims, connection: sa.Connection, *, keys: Sequence[str], unless: sa.ColumnElement[bool] | None
-    ) -> tuple[dict[str, Summary], set[str]]:
+    ) -> tuple[Found[Summary], set[str]]:
         """Claim `keys`, except those that were put in the meantime."""
         mine = claims.take(connection, keys)
-        found = read_rows(connection, SUMMARY_ROWS, keys, unless=unless).values
-        claims.drop(connection, sorted(mine & found.keys()))
-        return found, mine - found.keys()
+        there = read_rows(connection, SUMMARY_ROWS, keys, unless=unless)
+        claims.drop(connection, sorted(mine & there.values.keys()))
+        return there, mine - there.values.keys()
 
     def _put(
         self, rows: Rows[Value], values: Mapping[str, Value], *, unless: sa.ColumnElement[bool] | None = None

@@ -186,7 +186,7 @@ class Calls:
         if self._failures:
             self._failures.pop(key, None)
         if self._outage is not None:
-            self._outage.answered()
+            self._outage.answered(sent_at)
 
     def _note_failure(self, key: str, error: LLMError, sent_at: float) -> None:
         now = time.monotonic()
@@ -196,9 +196,9 @@ class Calls:
                 self._pause(error, sent_at, now)
         if self._outage is not None:
             if _is_answer(error):
-                self._outage.answered()
+                self._outage.answered(sent_at)
             else:
-                self._outage.failed(error)
+                self._outage.failed(error, now)
         failures = self._failures.setdefault(key, _Failures(error))
         failures.error = error
         if self._outage is None or not self._outage.is_down:

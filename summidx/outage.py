@@ -53,28 +53,38 @@ class OutageWatch:
         self._forgive = forgive
         self._end = end
         self._in_row = 0
-        self._since = 0.0
-        """When the first of the failures in a row was seen."""
+        self._since: float | None = None
+        """When the first failure was seen after which no call was sent that was answered."""
+        self._answered_at = 0.0
         self._last_error: LLMError = ServerFault("nothing was answered")
         self._probing: asyncio.Task[None] | None = None
         self.is_down = False
+        self._down_since = 0.0
 
-    def answered(self) -> None:
-        """A call was answered, well or not: the server is there."""
+    def answered(self, sent_at: float) -> None:
+        """A call that was sent at `sent_at` was answered, well or not.
+
+        Only one that was sent after the failures shows that the server is there: answers that were under way still
+        come when it goes.
+        """
         self._in_row = 0
-        if self._probing is not None:
-            self._probing.cancel()
-            self._resume()
+        self._answered_at = time.monotonic()
+        if self._since is not None and sent_at > self._since:
+            self._since = None
+            if self._probing is not None:
+                self._probing.cancel()
+                self._resume()
 
-    def failed(self, error: LLMError) -> None:
-        """A call was not answered."""
+    def failed(self, error: LLMError, at: float) -> None:
+        """A call was not answered, as was seen at `at`."""
         self._last_error = error
-        if self._in_row == 0:
-            self._since = time.monotonic()
+        if self._since is None:
+            self._since = at
         self._in_row += 1
-        if self._in_row >= SUSPECT_AFTER and self._probing is None:
+        if self._in_row >= SUSPECT_AFTER:
             self._gate.shut()
-            self._start()
+            if self._probing is None:
+                self._start()
 
     async def settle(self) -> None:
         """Return when it is clear whether a call failed because the server is away; if so, when it is back."""
@@ -86,15 +96,15 @@ class OutageWatch:
             self._probing.cancel()
 
     def _start(self) -> asyncio.Task[None]:
-        if self._in_row == 0:
+        if self._since is None:
             self._since = time.monotonic()
         self._probing = asyncio.create_task(self._probe_until_answered())
         return self._probing
 
     async def _probe_until_answered(self) -> None:
-        pause = FIRST_PAUSE_S
+        pause, since = FIRST_PAUSE_S, self._since or time.monotonic()
         while True:
-            left = self._since + self._outage_s - time.monotonic()
+            left = max(since, self._answered_at) + self._outage_s - time.monotonic()
             if left <= 0:
                 self._end(
                     Outage(
@@ -112,7 +122,7 @@ class OutageWatch:
                 if isinstance(error, Overloaded) and error.is_limited:
                     break
                 self._last_error = error
-                self._set_down()
+                self._set_down(since)
             except LLMError:  # it answers, if not as it should
                 break
             except Exception:
@@ -124,18 +134,19 @@ class OutageWatch:
             pause = min(2 * pause, LONGEST_PAUSE_S)
         self._resume()
 
-    def _set_down(self) -> None:
+    def _set_down(self, since: float) -> None:
         if not self.is_down:
             self.is_down = True
             self._gate.shut()
-            self._forgive(self._since)
+            self._down_since = since
+            self._forgive(since)
             logger.warning("the LLM server answers nothing, calls wait until it does: %s", self._last_error)
 
     def _resume(self) -> None:
         if self.is_down:
-            away_s = time.monotonic() - self._since
-            logger.warning("the LLM server answers again, after %.0f s", away_s)
+            logger.warning("the LLM server answers again, after %.0f s", time.monotonic() - self._down_since)
         self.is_down = False
         self._in_row = 0
+        self._since = None
         self._probing = None
         self._gate.open()

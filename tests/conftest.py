@@ -29,7 +29,7 @@ def fake_llm(_fake_llm_server: FakeLLM) -> Iterator[FakeLLM]:
     """An LLM server on the loopback address that has not been asked anything yet."""
     server = _fake_llm_server
     server.reset()
-    server.script, server.delay_s, server.api_key, server.model = None, 0.0, "", "fake"
-    server.max_model_len, server.chars_per_token = 8192, 4.0
+    server.script, server.delay_s, server.slots, server.api_key, server.model = None, 0.0, 0, "", "fake"
+    server.max_model_len, server.chars_per_token, server.tokenizes = 8192, 4.0, True
     yield server
     server.script = None

@@ -93,6 +93,10 @@ class FakeLLM:
         self.script: Script | None = None
         self.delay_s = 0.0
         """How long every answer takes."""
+        self.slots = 0
+        """So many answers are made at a time, the others wait, as `/metrics` shows; 0: no such bound."""
+        self.tokenizes = True
+        """Whether it counts tokens, as vLLM does and others do not."""
         self.base_url = ""
         self.reset()
 
@@ -108,6 +112,9 @@ class FakeLLM:
         self.in_flight = 0
         self.max_in_flight = 0
         self.models_calls = 0
+        self.tokenize_calls = 0
+        self.working = 0
+        self._turn: asyncio.Condition | None = None
         self._faults: list[Answer] = []
         self._called = threading.Event()
 
@@ -169,7 +176,7 @@ class FakeLLM:
         return None
 
     async def _send(self, request: web.Request, body: dict[str, Any], answer: Answer) -> web.StreamResponse:
-        await asyncio.sleep(answer.delay_s + self.delay_s)
+        await self._work(answer.delay_s + self.delay_s)
         if answer.hang:
             await asyncio.sleep(3600)
         if answer.disconnect:
@@ -191,6 +198,21 @@ class FakeLLM:
             data = json.dumps(completion).encode()
             return await self._stream(request, answer, (data[i : i + 1] for i in range(len(data))))
         return web.json_response(completion, headers=answer.headers)
+
+    async def _work(self, seconds: float) -> None:
+        if not self.slots:
+            await asyncio.sleep(seconds)
+            return
+        self._turn = self._turn or asyncio.Condition()
+        async with self._turn:
+            await self._turn.wait_for(lambda: self.working < self.slots)
+            self.working += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.working -= 1
+            async with self._turn:
+                self._turn.notify()
 
     async def _drip_headers(self, request: web.Request, pause_s: float) -> web.StreamResponse:
         assert request.transport is not None
@@ -253,13 +275,17 @@ class FakeLLM:
         return web.json_response({"object": "list", "data": [card]})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
+        self.tokenize_calls += 1
+        if not self.tokenizes:
+            raise web.HTTPNotFound
         body = await request.json()
         count = self._prompt_tokens(body) if "messages" in body else self.count_tokens(body["prompt"])
         return web.json_response({"count": count, "max_model_len": self.max_model_len, "tokens": []})
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        running = f'vllm:num_requests_running{{model_name="{self.model}"}} {self.in_flight}.0\n'
-        waiting = f'vllm:num_requests_waiting{{model_name="{self.model}"}} 0.0\n'
+        working = self.working if self.slots else self.in_flight
+        running = f'vllm:num_requests_running{{model_name="{self.model}"}} {working}.0\n'
+        waiting = f'vllm:num_requests_waiting{{model_name="{self.model}"}} {self.in_flight - working}.0\n'
         return web.Response(text=running + waiting)
 
 

@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from summidx.errors import UsageError
+from summidx.instructions import check_instructions, load_instructions
 from summidx.records import Level, TestsPolicy
 
 
@@ -137,11 +138,13 @@ class LLMSettings(Group):
     summary_language: str = Field("English", min_length=1, max_length=40, description="Language of the summaries.")
     prompt_file: str = Field(
         "",
-        description="A TOML file of your own instructions for each level; they are read into `instructions`.",
+        description="A TOML file of your own instructions (`function`, `class`, `file`, `directory`, `repo`, "
+        "`system`); they are read into `instructions`, and this is then empty.",
         json_schema_extra=unkeyed("what it says is in `instructions`"),
     )
     instructions: dict[str, str] = Field(
-        default_factory=dict, description="Your own instructions by level, in the place of the built-in ones."
+        default_factory=dict,
+        description="Your own instructions by level (or `system`), in the place of the built-in ones.",
     )
     max_response_bytes: int = Field(
         1_000_000,
@@ -149,6 +152,11 @@ class LLMSettings(Group):
         description="An answer larger than this is cut off and counts as a fault of the server, in bytes.",
         json_schema_extra=unkeyed("a guard; no usable answer reaches it"),
     )
+
+    @field_validator("instructions")
+    @classmethod
+    def _check_instructions(cls, value: dict[str, str]) -> dict[str, str]:
+        return check_instructions(value)
 
 
 class EmbeddingSettings(Group):
@@ -355,10 +363,11 @@ def settings_file() -> Path:
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings, `overrides` (nested, as the tree is) going before environment and file.
 
-    OPENAI_BASE_URL and OPENAI_API_KEY are read where our own variables are not set.
+    OPENAI_BASE_URL and OPENAI_API_KEY are read where our own variables are not set. A prompt file is read here, once:
+    what it says goes on in `llm.instructions`, and no other process needs the file.
 
     Raises:
-        UsageError: one line that names each field that cannot be used.
+        UsageError: one line that names each field that cannot be used, or says why the prompt file cannot.
     """
     if os.environ.get("SUMMIDX_CONFIG") and not settings_file().is_file():
         raise UsageError(f"SUMMIDX_CONFIG names {settings_file()}, which is no file: name one, or unset it")
@@ -374,8 +383,11 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise UsageError(f"unusable settings in the environment: {error}") from None
     except (OSError, ValueError) as error:  # a settings file that is no TOML
         raise UsageError(f"{settings_file()} cannot be read: {error}") from None
-    openai = {
+    llm: dict[str, Any] = {
         "base_url": settings.llm.base_url or os.environ.get("OPENAI_BASE_URL", ""),
         "api_key": SecretStr(settings.llm.api_key.get_secret_value() or os.environ.get("OPENAI_API_KEY", "")),
     }
-    return settings.model_copy(update={"llm": settings.llm.model_copy(update=openai)})
+    if settings.llm.prompt_file:
+        own = {**settings.llm.instructions, **load_instructions(settings.llm.prompt_file)}
+        llm |= {"instructions": own, "prompt_file": ""}
+    return settings.model_copy(update={"llm": settings.llm.model_copy(update=llm)})

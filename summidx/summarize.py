@@ -7,12 +7,12 @@ repository's deepest unit goes first.
 import asyncio
 import heapq
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from summidx.accounting import CallRecord
-from summidx.answers import Answers
-from summidx.calls import Calls
+from summidx.answers import Answer
 from summidx.errors import (
     ContextTooLong,
     InvalidOutput,
@@ -20,10 +20,12 @@ from summidx.errors import (
     RequestRefused,
     ServerFault,
 )
+from summidx.gate import Priority
 from summidx.hierarchy import Tree
 from summidx.records import (
     ChildSummary,
     Level,
+    Origin,
     Status,
     Summary,
     SummaryRequest,
@@ -67,6 +69,22 @@ class SummaryUsage:
     record: CallRecord = field(default_factory=CallRecord)
 
 
+class Asker(Protocol):
+    """Where a question goes that nobody has answered yet (`calls.Calls`)."""
+
+    async def ask(self, prepared: PreparedRequest, record: CallRecord, priority: Priority, *, last: bool) -> Summary:
+        """The answer, by a call."""
+        ...
+
+
+class Answerer(Protocol):
+    """Who knows answers by key (`answers.Answers`)."""
+
+    async def get(self, key: str, ask: Callable[[], Awaitable[Summary]]) -> Answer:
+        """The answer for `key`; `ask` is called where there is none yet."""
+        ...
+
+
 @dataclass(slots=True)
 class Walk:
     """One repository's walk. Lives on the engine's event loop."""
@@ -74,8 +92,8 @@ class Walk:
     tree: Tree
     policy: SummaryPolicy
     summarizer: Summarizer
-    answers: Answers
-    calls: Calls
+    answers: Answerer
+    calls: Asker
     stop: Stop
     order: int
     """Rank of the repository in its process: the oldest goes first."""
@@ -134,25 +152,50 @@ class Walk:
     async def _settle(self, unit: Unit) -> Summary | UnitFailure:
         if self.policy.needs_template(unit):
             return render_template(unit)
-        prepared = self.summarizer.prepare(self._build_request(unit))
         try:
-            summary = await self._answer(prepared)
+            return await self._summarize(self._build_request(unit))
         except (Overloaded, ServerFault, RequestRefused) as error:
             return UnitFailure(type(error).__name__, str(error))
-        gaps = [child.name for child in prepared.request.children if child.text is None]
+
+    async def _summarize(self, request: SummaryRequest) -> Summary:
+        """The summary of a unit; where it does not fit a prompt, of its parts first, and then of what they say.
+
+        Raises:
+            LLMError: a part, or the whole, could not be had. The parts that were answered are kept in the cache.
+        """
+        gaps = [child.name for child in request.children if child.text is None]
+        parts: list[Summary] = []
+        while reduction := self.summarizer.split(request):
+            answers = await self._answer_parts(reduction.parts)
+            parts.extend(answers)
+            request = reduction.merge(answer.text for answer in answers)
+        summary = await self._answer(request)
+        if parts:
+            summary = _stands_on(summary, parts)
         if gaps and summary.status is Status.OK:
             named = ", ".join(gaps[:3]) + (", ..." if len(gaps) > 3 else "")
             return replace(summary, status=Status.DEGRADED, reason=f"made without {len(gaps)} failed: {named}")
         return summary
 
-    async def _answer(self, prepared: PreparedRequest) -> Summary:
+    async def _answer_parts(self, requests: Sequence[SummaryRequest]) -> list[Summary]:
+        """Answers to all parts; where one fails, the others are still waited for: what is paid for is kept."""
+        tasks = [asyncio.create_task(self._answer(request)) for request in requests]
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [task.result() for task in tasks]
+
+    async def _answer(self, request: SummaryRequest) -> Summary:
+        """The one place where a request is answered: by the cache, by a call in flight for its equal, or by a call."""
+        prepared = self.summarizer.prepare(request)
         if not self.summarizer.makes_calls:
             return await self.summarizer.answer(prepared, self.usage.record)
         answer = await self.answers.get(prepared.key, lambda: self._ask(prepared))
-        if answer.from_cache:
-            self.usage.cache_hits += 1
-        else:
-            self.usage.asked += 1
+        if not request.is_part:  # a part is no document
+            self.usage.cache_hits += answer.from_cache
+            self.usage.asked += not answer.from_cache
         return answer.summary
 
     async def _ask(self, prepared: PreparedRequest) -> Summary:
@@ -193,3 +236,18 @@ class Walk:
         outcome = self.outcomes[unit_id]
         text = outcome.text if isinstance(outcome, Summary) else None
         return ChildSummary(unit.level, unit.name, unit.signature, text)
+
+
+def _stands_on(summary: Summary, parts: Sequence[Summary]) -> Summary:
+    """A unit's summary that was made of its parts': its cost is theirs too, and so is what was left out or unusable."""
+    unusable = [part.reason for part in parts if part.status is Status.DEGRADED]
+    degraded = summary.status is Status.OK and bool(unusable)
+    return replace(
+        summary,
+        origin=Origin.REDUCED if summary.origin is Origin.LLM else summary.origin,
+        status=Status.DEGRADED if degraded else summary.status,
+        reason=f"{len(unusable)} of its {len(parts)} parts: {unusable[0]}" if degraded else summary.reason,
+        truncated=summary.truncated or any(part.truncated for part in parts),
+        tokens_in=summary.tokens_in + sum(part.tokens_in for part in parts),
+        tokens_out=summary.tokens_out + sum(part.tokens_out for part in parts),
+    )

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from summidx.accounting import CallRecord
 from summidx.records import Summary, SummaryRequest
+from summidx.reduction import Reduction
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,19 @@ class Summarizer(Protocol):
         """True where an answer costs a call: it is then cached, and waits for a place among the calls in flight."""
         ...
 
+    def split(self, request: SummaryRequest) -> Reduction | None:
+        """The next step towards a request that fits, or None where this one does: pure, the same for the same request.
+
+        Its parts are asked for first, and what `Reduction.merge` makes of their summaries is split again.
+        """
+        ...
+
     def prepare(self, request: SummaryRequest) -> PreparedRequest:
-        """Build what will be sent: pure, the same for the same request."""
+        """Build what will be sent: pure, the same for the same request. What `split` left too long is cut visibly."""
         ...
 
     async def answer(self, prepared: PreparedRequest, record: CallRecord) -> Summary:
-        """Ask for the summary, retries of faults of transport included; what that took is added to `record`.
+        """Ask for the summary; what that took is added to `record`. Faults of transport are raised, not tried again.
 
         Raises:
             LLMError: InvalidOutput when the model answered unusably twice; the other kinds when the call failed.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from summidx.accounting import CallRecord
 from summidx.keys import summary_key
 from summidx.records import ChildSummary, Level, Origin, Summary, SummaryRequest
+from summidx.reduction import Reduction
 from summidx.summarizers import PreparedRequest
 from summidx.summarizers.prose import (
     called_names,
@@ -47,6 +48,10 @@ class ExtractiveSummarizer:
 
     identity = IDENTITY
     makes_calls = False
+
+    def split(self, request: SummaryRequest) -> Reduction | None:  # noqa: ARG002 - the signature is the protocol's
+        """Nothing is too long for it."""
+        return None
 
     def prepare(self, request: SummaryRequest) -> PreparedRequest:
         """Write the summary: here the answer is the request."""
@@ -150,7 +155,7 @@ def _children(children: tuple[ChildSummary, ...], label: str) -> str:
     sentence_words = 16 if len(children) <= 12 else 10
     entries: list[str] = []
     for child in children:
-        name = f"`{child.name}`"
+        name = f"`{child.name}` to `{child.last}`" if child.last else f"`{child.name}`"
         said = first_sentence(child.text or "", sentence_words) if room > CHILD_WORDS // 4 else ""
         if identifier_words(child.name).startswith(said.lower().rstrip(".")):  # it only repeats the name
             said = ""

@@ -1,12 +1,12 @@
 """Summaries from an OpenAI-compatible server (vLLM and others). The only importer of openai.
 
-One retry layer for faults of transport (tenacity; the SDK's own is off), one total deadline per call (the SDK's timeout
-is per read), answers bounded in bytes, redirects off.
+Faults of transport are raised (calls.py tries again; the SDK's retries are off). One total deadline per call (the SDK's
+timeout is per read), answers bounded in bytes, redirects off.
 
 The key of a summary is of the request as prepared. What may still change on the way follows from that request and from
-the server alone, so that the key stays honest: a prompt that turns out too long is shortened by what the server says
+the server alone, so that the key stays honest: a prompt that turns out too long is shortened by what the server counts
 (the context's size is in the key wherever this can happen); an unusable answer is asked for once more in a fixed way;
-`extra_body` is dropped for the whole process when the server refuses it.
+fields that the server refuses by name are left out, or renamed, for the whole process.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from openai.types.model import Model
@@ -21,26 +22,30 @@ from openai.types.model import Model
 from summidx.accounting import CallRecord
 from summidx.errors import ContextTooLong, InvalidOutput, UnknownModel, UsageError
 from summidx.keys import summary_key
-from summidx.records import Level, Origin, Summary, SummaryRequest
+from summidx.records import Origin, Summary, SummaryRequest
+from summidx.reduction import Reduction
 from summidx.settings import LLMSettings
 from summidx.summarizers import PreparedRequest, ServedModel
 from summidx.summarizers.openai_compatible.client import ChatClient
+from summidx.summarizers.output import parse_answer
 from summidx.summarizers.prompts import (
     MESSAGE_OVERHEAD_TOKENS,
-    PROMPT_VERSION,
+    MIN_ROOM,
     Messages,
+    PromptWriter,
     add_nudge,
-    build_messages,
     estimate_tokens,
-    parse_answer,
 )
 from summidx.summarizers.prose import clean_text
+from summidx.summarizers.wording import PROMPT_VERSION
 
 DEFAULT_CONTEXT_TOKENS = 8192
 MAX_SHORTENINGS = 4
 PROBE_TIMEOUT_S = 30.0
 SURE_MARGIN = 256
 """Tokens that chat templates and the nudge of a second ask may add, generously."""
+COUNTED_SHARE = 0.85
+"""Of the context: where the cheap estimate of a prompt is above it, the server is asked for the exact count."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +71,13 @@ class OpenAICompatibleSummarizer:
             raise UsageError("no model is named: set `llm.model` (--llm-model) to one that the server serves")
         self._settings = settings
         self._context_tokens = settings.context_tokens or self._model.max_model_len or DEFAULT_CONTEXT_TOKENS
-        if self._context_tokens <= 2 * settings.max_tokens:
+        self._writer = PromptWriter(settings, self._context_tokens)
+        if self._context_tokens <= 2 * settings.max_tokens or self._writer.smallest_room < MIN_ROOM:
             raise UsageError(
-                f"a context of {self._context_tokens} tokens leaves no room for a prompt beside an answer of "
-                f"{settings.max_tokens}: lower `llm.max_tokens` or serve the model with a longer context"
+                f"a context of {self._context_tokens} tokens, of which a prompt and its answer may take "
+                f"{settings.prompt_tokens}, leaves no room for code beside instructions and an answer of "
+                f"{settings.max_tokens}: raise `llm.prompt_tokens`, lower `llm.max_tokens`, shorten your own "
+                "instructions, or serve the model with a longer context"
             )
 
     def __repr__(self) -> str:
@@ -92,14 +100,19 @@ class OpenAICompatibleSummarizer:
 
     @property
     def identity(self) -> str:
-        """Provider, model id, what it was loaded from, prompt version, context in tokens; as JSON."""
-        return json.dumps(self._model_identity() | {"context_tokens": self._context_tokens}, sort_keys=True)
+        """Provider, model id, what it was loaded from, prompt version, as JSON; the context, where it can matter."""
+        largest = self._writer.largest_prompt_bytes, self._settings.max_tokens
+        return json.dumps(self._model_identity() | {"context_tokens": self._limiting_context(*largest)}, sort_keys=True)
+
+    def split(self, request: SummaryRequest) -> Reduction | None:
+        """The next step towards a request that fits the prompt's budget, or None where it does."""
+        return self._writer.split(request)
 
     def prepare(self, request: SummaryRequest) -> PreparedRequest:
         """Build the request and its key. The estimate of what fits is cheap, and put right by the server if wrong."""
-        max_tokens = self._max_tokens(request)
-        budget = self._context_tokens - max_tokens
-        messages, truncated = build_messages(request, language=self._settings.summary_language, budget_tokens=budget)
+        request = replace(request, callers=())  # no LLM is shown them, and so no answer may depend on them
+        max_tokens = self._writer.answer_tokens(request)
+        messages, truncated = self._writer.build_messages(request)
         payload: dict[str, Any] = {
             "model": self._model.id,
             "messages": messages,
@@ -108,15 +121,12 @@ class OpenAICompatibleSummarizer:
             "max_tokens": max_tokens,
             "extra_body": self._settings.extra_body,
         }
-        # No tokenizer makes more tokens than there are bytes. Above that the server may refuse the prompt, and what is
-        # sent instead depends on its context: then, and only then, the context is part of the key.
         size_bytes = sum(len(message["content"].encode()) for message in messages)
-        surely_fits = size_bytes + 2 * max_tokens + SURE_MARGIN <= self._context_tokens
         key = summary_key(
             {
                 "identity": self._model_identity(),
                 "request": payload,
-                "context_tokens": None if surely_fits else self._context_tokens,
+                "context_tokens": self._limiting_context(size_bytes, max_tokens),
             }
         )
         return PreparedRequest(key=key, request=request, payload=payload, truncated=truncated)
@@ -127,9 +137,9 @@ class OpenAICompatibleSummarizer:
         Raises:
             InvalidOutput: both answers were unusable.
             ContextTooLong: the prompt does not fit, however much it is shortened.
-            LLMError: the other kinds, when the call failed after its retries.
+            LLMError: the other kinds, when the call failed.
         """
-        call = _Call(self._client, prepared, self._settings.summary_language, record)
+        call = _Call(self._client, prepared, self._writer, self._context_tokens, record)
         try:
             text, keywords = parse_answer(*await call.ask(prepared.payload))
         except InvalidOutput as error:
@@ -163,13 +173,35 @@ class OpenAICompatibleSummarizer:
         models = await self._client.list_models(min(self._settings.timeout_s, PROBE_TIMEOUT_S))
         return _find_model(models, self._settings.model, self._client.host)
 
+    async def ping(self, timeout_s: float) -> None:
+        """Ask for one real completion of a single token, once: does the server answer?
+
+        Raises:
+            LLMError: it was not answered within `timeout_s`, or not well.
+        """
+        await self._client.complete(
+            {
+                "model": self._model.id,
+                "messages": [{"role": "user", "content": "Say yes."}],
+                "max_tokens": 1,
+                "extra_body": self._settings.extra_body,
+            },
+            CallRecord(),
+            timeout_s=timeout_s,
+        )
+
     async def aclose(self) -> None:
         """Close the connections; the next call opens new ones."""
         await self._client.aclose()
 
-    def _max_tokens(self, request: SummaryRequest) -> int:
-        is_function = request.unit.level is Level.FUNCTION
-        return self._settings.max_tokens_function if is_function else self._settings.max_tokens
+    def _limiting_context(self, size_bytes: int, max_tokens: int) -> int | None:
+        """The context, where the server may refuse a prompt of so many bytes: what is sent instead depends on it.
+
+        No tokenizer makes more tokens than there are bytes. Where all fit, a longer context changes nothing, and what
+        was paid for is kept.
+        """
+        surely_fits = size_bytes + 2 * max_tokens + SURE_MARGIN <= self._context_tokens
+        return None if surely_fits else self._context_tokens
 
     def _model_identity(self) -> dict[str, str]:
         return {"provider": "openai", "model": self._model.id, "root": self._model.root, "prompt": PROMPT_VERSION}
@@ -178,10 +210,18 @@ class OpenAICompatibleSummarizer:
 class _Call:
     """One summary on its way: what it has cost, and how it was shortened."""
 
-    def __init__(self, client: ChatClient, prepared: PreparedRequest, language: str, record: CallRecord) -> None:
+    def __init__(
+        self,
+        client: ChatClient,
+        prepared: PreparedRequest,
+        writer: PromptWriter,
+        context_tokens: int,
+        record: CallRecord,
+    ) -> None:
         self._client = client
         self._record = record
-        self._language = language
+        self._writer = writer
+        self._context_tokens = context_tokens
         self._request = prepared.request
         self._payload = prepared.payload
         self.truncated = prepared.truncated
@@ -192,6 +232,7 @@ class _Call:
         """The answer's text and why it ended; a prompt that is too long is shortened by what the server says."""
         for _ in range(MAX_SHORTENINGS):
             try:
+                await self._check_length(payload)
                 return await self._complete(payload)
             except ContextTooLong as error:
                 self._record.retried(error)
@@ -202,6 +243,19 @@ class _Call:
                 self._payload = payload
                 self.truncated = True
         return await self._complete(payload)
+
+    async def _check_length(self, payload: dict[str, Any]) -> None:
+        """Count a prompt that comes near the context, where the server can: a refusal names no exact number.
+
+        Raises:
+            ContextTooLong: prompt and answer are longer than the context.
+        """
+        room = self._context_tokens - payload["max_tokens"]
+        if estimate_tokens(payload["messages"]) <= COUNTED_SHARE * room:
+            return
+        tokens = await self._client.count_tokens(payload)
+        if tokens is not None and tokens > room:
+            raise ContextTooLong(f"the prompt has {tokens} tokens", self._context_tokens, tokens)
 
     async def ask_again(self, reason: str) -> tuple[str, str | None]:
         """The same with twice the room, a nudge and some temperature, so that a loop is not simply repeated."""
@@ -225,18 +279,14 @@ class _Call:
         if error.limit_tokens and error.prompt_tokens and "at least" not in str(error):
             share = min(0.97 * (error.limit_tokens - max_tokens) / error.prompt_tokens, 0.9)
         budget = MESSAGE_OVERHEAD_TOKENS + int((estimate_tokens(messages) - MESSAGE_OVERHEAD_TOKENS) * share)
-        shorter, _ = build_messages(self._request, language=self._language, budget_tokens=budget)
+        shorter, _ = self._writer.build_messages(self._request, budget)
         return shorter if estimate_tokens(shorter) < estimate_tokens(messages) else None
 
     async def _complete(self, payload: dict[str, Any]) -> tuple[str, str | None]:
         completion = await self._client.complete(payload, self._record)
-        if completion.usage:
-            self.tokens_in += completion.usage.prompt_tokens
-            self.tokens_out += completion.usage.completion_tokens
-        if not completion.choices:
-            return "", None
-        choice = completion.choices[0]
-        return choice.message.content or "", choice.finish_reason
+        self.tokens_in += completion.tokens_in
+        self.tokens_out += completion.tokens_out
+        return completion.text, completion.finish_reason
 
 
 def probe_model(settings: LLMSettings) -> ServedModel:

@@ -27,6 +27,8 @@ from summidx.records import Level, Origin, Status
 from summidx.settings import LLMSettings, Provider
 from summidx.summarizers import ServedModel
 from summidx.summarizers.openai_compatible import OpenAICompatibleSummarizer, errors, probe_model
+from summidx.summarizers.prompts import estimate_tokens
+from summidx.summarizers.wording import PROMPT_VERSION
 
 SECRET = "sk-very-secret"
 
@@ -80,7 +82,7 @@ def test_an_answer_becomes_a_summary_with_its_key_model_and_tokens(fake_llm, sum
     assert len(summary.keywords) == 2
     assert (summary.status, summary.origin, summary.truncated) == (Status.OK, Origin.LLM, False)
     assert summary.key == ours.prepare(make_request()).key
-    assert (summary.model, summary.prompt_version) == ("fake", "1")
+    assert (summary.model, summary.prompt_version) == ("fake", PROMPT_VERSION)
     assert summary.tokens_in == ours.tokens_in > 100
     assert summary.tokens_out == ours.tokens_out > 5
 
@@ -308,7 +310,7 @@ def test_an_unusable_answer_is_asked_for_once_more_with_more_room(fake_llm, summ
 
 
 def test_a_prompt_that_is_too_long_after_all_is_shortened_until_it_fits(fake_llm, summarizer, make_request):
-    fake_llm.max_model_len, fake_llm.chars_per_token = 4096, 1.5
+    fake_llm.max_model_len, fake_llm.chars_per_token, fake_llm.tokenizes = 4096, 1.5, False
     request = make_request(own_source="\n".join(f"line_{n} = {n}" for n in range(2000)))
     ours = summarizer(served_model=ServedModel("fake", "r", 4096))
     summary = ask_one(ours, request)
@@ -317,6 +319,37 @@ def test_a_prompt_that_is_too_long_after_all_is_shortened_until_it_fits(fake_llm
     assert summary.key == ours.prepare(request).key
     assert 1 < fake_llm.calls <= 5
     assert "lines are left out here" in fake_llm.requests[-1]["messages"][1]["content"]
+
+
+def test_a_prompt_near_the_context_is_counted_first_and_shortened_without_a_refusal(fake_llm, summarizer, make_request):
+    fake_llm.max_model_len, fake_llm.chars_per_token = 4096, 1.5
+    ours = summarizer(served_model=ServedModel("fake", "r", 4096))
+    record = CallRecord()
+    request = make_request(own_source="\n".join(f"line_{n} = {n}" for n in range(2000)))
+
+    async def run():
+        summary = await ours.answer(ours.prepare(request), record)
+        await ours.aclose()
+        return summary
+
+    assert asyncio.run(run()).truncated
+    assert fake_llm.tokenize_calls >= 1
+    assert fake_llm.calls == record.requests == 1, "counting is no call"
+    content = fake_llm.requests[0]["messages"]
+    used = sum(fake_llm.count_tokens(m["content"]) for m in content) / (4096 - 200)
+    assert 0.8 < used <= 1, "the room is used"
+
+
+def test_short_prompts_are_not_counted_and_a_server_that_cannot_count_is_not_asked_again(
+    fake_llm, summarizer, make_request
+):
+    fake_llm.max_model_len, fake_llm.tokenizes = 4096, False
+    ours = summarizer(served_model=ServedModel("fake", "r", 4096))
+    ask(ours, make_request())
+    assert fake_llm.tokenize_calls == 0
+    for n in range(3):
+        assert ask_one(ours, make_request(own_source=f"line_of_code({n})\n" * 1000)).status is Status.OK
+    assert fake_llm.tokenize_calls == 1
 
 
 TOO_LONG = {  # words of several servers: (limit, prompt)
@@ -346,7 +379,7 @@ def test_exact_numbers_shorten_in_one_step(fake_llm, summarizer, make_request):
     message = "This model's maximum context length is 2048 tokens. However, your messages resulted in 3000 tokens."
     fake_llm.fail_next(error(400, message, code="context_length_exceeded"))
     ask_one(summarizer(), make_request(own_source=source))
-    first, second = (len(str(body["messages"])) for body in fake_llm.requests)
+    first, second = (estimate_tokens(body["messages"]) for body in fake_llm.requests)
     assert 0.5 < second / first < (2048 - 200) / 3000
 
 
@@ -368,7 +401,7 @@ def test_extra_body_that_is_refused_is_dropped_once_for_the_process(fake_llm, su
     [
         (
             "max_tokens",
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            "Unsupported parameter: 'max_tokens' is not supported here. Use 'max_completion_tokens' instead.",
             "max_completion_tokens",
         ),
         ("temperature", "Unsupported value: 'temperature' does not support 0 with this model.", None),

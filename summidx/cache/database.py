@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from summidx.cache.damage import is_damage, replace_damaged
-from summidx.cache.schema import SCHEMA_VERSION, migrate, read_version
+from summidx.cache.schema import SCHEMA_VERSION, TABLE_NAMES, migrate, read_version
 from summidx.cache.sqlite_file import BUSY_TIMEOUT_MS, Moved, SqliteFile
 from summidx.errors import CacheError, UsageError
 
@@ -108,11 +108,11 @@ class Database:
         """What the cache takes on disk."""
         if self.is_sqlite:
             return self._file.size_bytes()
-        tables = "summaries", "vectors", "claims", "claim_owners", "lookups", "summidx_meta"
-        relations = sa.text(
-            "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0) FROM unnest(:t) AS name"
+        sizes = (
+            sa.func.coalesce(sa.func.pg_total_relation_size(sa.func.to_regclass(sa.literal(name))), 0)
+            for name in TABLE_NAMES
         )
-        return int(self.read(lambda connection: connection.execute(relations, {"t": list(tables)}).scalar_one()))
+        return int(sum(self.read(lambda connection: connection.execute(sa.select(*sizes)).one())))
 
     def close(self) -> None:
         """Close all connections; SQLite's write-ahead log is folded in, unless another process is at work."""

@@ -77,6 +77,8 @@ LOOKUPS = sa.Table(
     sa.Column("hits", sa.BigInteger),
 )
 
+TABLE_NAMES = tuple(_METADATA.tables)
+
 
 def read_version(connection: sa.Connection) -> int:
     """The schema of the database; 0: it holds no cache yet.

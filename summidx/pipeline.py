@@ -31,6 +31,7 @@ from summidx.records import (
     Unit,
     Usage,
     count_documents,
+    list_faults,
 )
 from summidx.settings import Settings, Stage
 from summidx.store.generations import IndexRoot
@@ -92,6 +93,7 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
         counts=tally.counts,
         skips=dict(sorted(Counter(skip.reason.value for skip in skips).items())),
         usage=tally.usage(),
+        faults=list_faults(documents),
     )
     if not publishes:
         return report
@@ -122,6 +124,7 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
             built_at=datetime.now(UTC).isoformat(timespec="seconds"),
             index_version=INDEX_VERSION,
             settings=recorded_settings(settings),
+            faults=report.faults,
         )
         published = root.publish(staging, manifest, expected_publish_id=expected_publish_id, check=stop.check)
     return replace(
@@ -147,6 +150,7 @@ def report_up_to_date(manifest: Manifest) -> BuildReport:
         counts=manifest.counts,
         skips=manifest.skips,
         usage=Usage(durations_s={}),
+        faults=manifest.faults,
     )
 
 

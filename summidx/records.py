@@ -317,6 +317,25 @@ def count_documents(documents: Iterable[Document]) -> Counts:
     return counts
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A document that is not ok, and why."""
+
+    id: str
+    status: Status
+    reason: str
+
+
+FAULTS_KEPT = 20
+"""So many are told of one repository; all of them stand in its index."""
+
+
+def list_faults(documents: Iterable[Document]) -> tuple[Fault, ...]:
+    """The first documents that are not ok, those that failed before those that are degraded."""
+    faults = [Fault(each.id, each.status, each.reason) for each in documents if each.status is not Status.OK]
+    return tuple(sorted(faults, key=lambda each: each.status is not Status.FAILED)[:FAULTS_KEPT])
+
+
 def count_where(
     counts: Counts, *, level: str | None = None, status: str | None = None, origin: str | None = None
 ) -> int:
@@ -382,6 +401,8 @@ class Manifest:
     """What else the build key was made of; None in an index that was built before this was kept."""
     settings: Mapping[str, object] | None = None
     """The settings that the build key was made of, by dotted name, as JSON values (`keys.recorded_settings`)."""
+    faults: tuple[Fault, ...] = ()
+    """The first documents that are not ok (`list_faults`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,6 +416,8 @@ class BuildReport:
     counts: Counts
     skips: Mapping[str, int]
     usage: Usage
+    faults: tuple[Fault, ...] = ()
+    """The first documents that are not ok (`list_faults`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,7 @@ class Rehearsal:
             )
             outcomes = await walk.run()
         record = walk.usage.record
-        texts = {embedding_text(each) for each in build_documents(tree, outcomes, levels)}
+        texts = {embedding_text(each) for each in build_documents(tree, outcomes, levels, searchable=False)}
         return Rehearsed(
             units=len(tree.units),
             cache_hits=walk.usage.cache_hits,

@@ -15,12 +15,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 from summidx.prediction import Prediction, PredictionCheck
-from summidx.records import Counts, Hit, Level, Manifest, Origin, Status, count_where
-from summidx.search.outline import Outline
+from summidx.records import Counts, Document, Hit, Level, Manifest, Origin, Status, count_where
+from summidx.search.outline import Outline, iterate_outline
 
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Unicode categories of control, format (bidi, zero width), surrogate, private and line separator characters."""
 
+FAULTS_SHOWN = 3
 _PIPE_WIDTH = 100_000
 _INDENT = " " * 4
 _HASH = re.compile(r"(@sha256:[0-9a-f]{8})[0-9a-f]+")
@@ -96,6 +97,8 @@ def print_outline(console: Console, name: str, manifest: Manifest, roots: Sequen
         soft_wrap=True,
     )
     console.print(Text(describe_counts(manifest.counts)))
+    for line in describe_faults(each.document for each in iterate_outline(roots)):
+        console.print(Text(line), soft_wrap=True)
     skips = ", ".join(f"{n} {reason}" for reason, n in sorted(manifest.skips.items()))
     about = f"summaries {manifest.summarizer}, embedding {manifest.embedding_model}, built {manifest.built_at}"
     about = _HASH.sub(r"\1", f"{about}{f'; skipped {skips}' if skips else ''}")
@@ -165,6 +168,21 @@ def describe_counts(counts: Counts) -> str:
             origins = ", ".join(f"{n} {origin}" for origin, n in by_origin.items() if n and origin != "none")
             ends.append(f"{total} {status.value}{f' ({origins})' if origins else ''}")
     return f"{count_where(counts)} documents: {levels or 'none'}; {', '.join(ends) or 'nothing'}"
+
+
+def describe_faults(documents: Iterable[Document]) -> list[str]:
+    """A line for each status that is not ok: how many documents, and the first few with their reasons."""
+    faults = [document for document in documents if document.status is not Status.OK]
+    lines = []
+    for status in (Status.FAILED, Status.DEGRADED):
+        found = [document for document in faults if document.status is status]
+        if found:
+            named = "; ".join(
+                f"{escape_text(each.id)}: {escape_text(each.reason) or 'no reason'}" for each in found[:FAULTS_SHOWN]
+            )
+            more = f"; and {len(found) - FAULTS_SHOWN} more" if len(found) > FAULTS_SHOWN else ""
+            lines.append(f"{_MARKS[status]}{len(found)} {status.value}: {named}{more}")
+    return lines
 
 
 def _count_documents(counts: Counts) -> Text:

@@ -45,7 +45,7 @@ def find_outline(roots: Sequence[Outline], path: str) -> Outline:
         UsageError: there is none; the message names what is near.
     """
     wanted = path.removeprefix("./").rstrip("/") or "."
-    everything = list(_walk(roots))
+    everything = list(iterate_outline(roots))
     for outline in everything:
         if outline.document.id.rstrip("/") == wanted:
             return outline
@@ -54,7 +54,8 @@ def find_outline(roots: Sequence[Outline], path: str) -> Outline:
     raise UsageError(f"there is no {path!r} in this index" + (f"; perhaps {', '.join(near)}" if near else ""))
 
 
-def _walk(roots: Sequence[Outline]) -> Iterator[Outline]:
+def iterate_outline(roots: Sequence[Outline]) -> Iterator[Outline]:
+    """All outlines of a tree in printing order: each, then what is in it."""
     stack = list(reversed(roots))
     while stack:
         outline = stack.pop()

@@ -118,7 +118,7 @@ def test_show_prints_the_ledger_and_the_tree(summidx, http):
     lines = summidx("show", "http").stdout.splitlines()
     assert lines[0] == "http  c1"
     assert lines[1].startswith("10 documents: 4 function, 1 class, 3 file")
-    assert "skipped 2 binary" in lines[2]
+    assert "skipped 2 binary" in lines[4]
     assert any("HTTPAdapter  class, extractive  Sends requests" in line for line in lines)
 
 
@@ -132,6 +132,19 @@ def test_show_as_json_is_a_nested_tree(summidx, http):
     assert [child["id"].rpartition(".")[2] for child in adapter["children"]] == ["send", "handle_status"]
     assert set(tree) == {"id", "level", "name", "summary", "status", "origin", "reason", "children"}
     assert json.loads(summidx("show", "http", "--json").stdout)["id"] == "."
+
+
+def test_show_tells_what_failed_and_what_is_degraded_with_the_reasons(summidx, http):
+    lines = summidx("show", "http").stdout.splitlines()
+    assert lines[2] == "✗ 1 failed: src/http/cookies.py: Overloaded: 429"
+    assert lines[3] == "~ 1 degraded: src/http/cookies.py::parse_cookie: InvalidOutput"
+    ledger = json.loads(summidx("show", "http", "--json").stdout)["ledger"]
+    assert ledger["faults"] == [
+        {"id": "src/http/cookies.py::parse_cookie", "status": "degraded", "reason": "InvalidOutput"},
+        {"id": "src/http/cookies.py", "status": "failed", "reason": "Overloaded: 429"},
+    ]
+    assert ledger["counts"]["file"]["failed"] == {"none": 1}
+    assert (ledger["commit"], ledger["skips"]) == ("c1", {"binary": 2})
 
 
 def test_show_without_the_repository_level_still_has_one_root(summidx, corpus, publish_documents):

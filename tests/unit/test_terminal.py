@@ -7,7 +7,15 @@ from rich.console import Console
 
 from summidx.records import Hit, Level, Status
 from summidx.search.outline import build_outline
-from summidx.terminal import describe_counts, escape_text, make_console, print_hits, print_indexes, print_outline
+from summidx.terminal import (
+    describe_counts,
+    describe_faults,
+    escape_text,
+    make_console,
+    print_hits,
+    print_indexes,
+    print_outline,
+)
 
 HOSTILE = "a\x1b[31m[bold red]red[/] \u202egnp.exe\u200b \x9b31m\ud800 :smile:\r\n\x07b"
 STEERING = {"\x1b", "\u202e", "\u200b", "\x9b", "\ud800", "\r", "\x07"}
@@ -107,8 +115,18 @@ def test_the_tree_shows_marks_origins_and_reasons(corpus, manifest):
     print_outline(console, "http", manifest(corpus(), skips={"binary": 3}), build_outline(corpus()))
     lines = console.file.getvalue().splitlines()
     assert lines[0] == "http  c1"
-    assert lines[2] == "summaries extractive, embedding hashing, built 2026-11-24T10:00:00+00:00; skipped 3 binary"
-    assert lines[3] == "http-client  repo, extractive  An HTTP client."
+    assert lines[4] == "summaries extractive, embedding hashing, built 2026-11-24T10:00:00+00:00; skipped 3 binary"
+    assert lines[5] == "http-client  repo, extractive  An HTTP client."
     assert "│   ├── src/http/adapters.py  file, extractive  Transport adapters and their connection pools." in lines
     assert "│   └── ✗ src/http/cookies.py  file, failed: Overloaded: 429" in lines
     assert any("~ parse_cookie  function, extractive, degraded: InvalidOutput  Reads" in line for line in lines)
+
+
+def test_of_many_faults_the_first_few_are_named(corpus_document):
+    faults = [
+        corpus_document(f"m{i}.py", "", status=Status.FAILED, origin=None, reason="Overloaded: 503") for i in range(5)
+    ]
+    assert describe_faults([*faults, corpus_document("ok.py", "Fine.")]) == [
+        "✗ 5 failed: m0.py: Overloaded: 503; m1.py: Overloaded: 503; m2.py: Overloaded: 503; and 2 more"
+    ]
+    assert describe_faults([corpus_document("ok.py", "Fine.")]) == []

@@ -155,7 +155,6 @@ def measure_edits(repo: Path, options: argparse.Namespace) -> dict[str, Any]:
         edited = []
         for edit in edits:
             done = build(commit_edit(repo, base, edit))
-            build(base)  # so that the next edit starts from the same index
             edited.append(
                 {
                     "edit": edit.what,
@@ -211,7 +210,7 @@ def measure_commits(repo: Path, commits: Sequence[str], options: argparse.Namesp
 
 def _compare_with_cold(refs: Iterable[RepoRef], index_root: Path, options: argparse.Namespace) -> list[str]:
     """Build each commit by itself, with a cache of its own, and name each column of each commit that differs."""
-    found = []
+    found: list[str] = []
     with harness.running_server(slots=SLOTS, service_scale=0.0) as server:
         for ref in refs:
             with harness.workplace() as folder:

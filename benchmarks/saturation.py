@@ -1,7 +1,7 @@
 """How full the LLM server is kept: 12 real projects, cold, against the best list schedule of their calls, and a peer.
 
     python -m benchmarks.saturation                          # all of it: some 25 minutes on a quiet machine
-    python -m benchmarks.saturation --slots 64 --workers 2 --projects 4 --no-peer --no-write      # a quick look
+    python -m benchmarks.saturation --slots 64 --workers 2 --projects rich,typer --no-peer --no-write      # a look
 
 The projects are distributions that summidx itself depends on, as they are installed; or, with `--repos-root`, the
 repositories under a folder. What is measured, and against what: README.md.
@@ -49,11 +49,12 @@ class Case:
 
     slots: int
     workers: int
+    time_scale: float = 1.0
 
     @property
     def scale(self) -> float:
         """Times the service time."""
-        return SCALES.get(self.slots, 1.0)
+        return SCALES.get(self.slots, 1.0) * self.time_scale
 
     @property
     def concurrency(self) -> int:
@@ -62,9 +63,9 @@ class Case:
 
 
 def find_projects(repos_root: str, names: Sequence[str]) -> list[tuple[RepoRef, str]]:
-    """Repositories under `repos_root`, at most as many as `names`, or installed packages; with commit or version."""
+    """The repositories under `repos_root`, or else the installed packages `names`; with commit or version."""
     if repos_root:
-        refs = sources.discover(repos_root)[: len(names)]
+        refs = sources.discover(repos_root)
         return [(ref, f"{ref.name} {sources.resolve(ref, Settings().sources).commit[:12]}") for ref in refs]
     site = Path(sysconfig.get_path("purelib"))
     of = {name: packages_distributions()[name][0] for name in names}
@@ -182,7 +183,10 @@ def main() -> None:
     """Read the options, run, write the result."""
     parser = argparse.ArgumentParser(description="How full the LLM server is kept.")
     parser.add_argument("--repos-root", default="", help="repositories instead of installed distributions")
-    parser.add_argument("--projects", type=int, default=12, help="how many")
+    parser.add_argument("--projects", default=",".join(PROJECTS), help="installed import packages")
+    parser.add_argument(
+        "--time-scale", type=float, default=1.0, help="times all service times: on a busy machine, more shows the order"
+    )
     parser.add_argument("--slots", default="64,16,256")
     parser.add_argument("--workers", default="2,4")
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True, help="LlamaIndex too")
@@ -190,7 +194,7 @@ def main() -> None:
     options = parser.parse_args()
 
     result = harness.start_result("saturation")
-    projects = find_projects(options.repos_root, PROJECTS[: options.projects])
+    projects = find_projects(options.repos_root, options.projects.split(","))
     dry_runs = [dry_run(ref) for ref, _ in projects]
     result["projects"] = [
         {"name": ref.name, "version": of, "units": len(each.tree.units), "calls": len(each.keys)}
@@ -201,7 +205,8 @@ def main() -> None:
     all_slots = [int(slots) for slots in options.slots.split(",")]
     for slots in all_slots:
         for workers in options.workers.split(","):
-            cases.append(run_case(Case(slots, int(workers)), [ref for ref, _ in projects], dry_runs))
+            case = Case(slots, int(workers), options.time_scale)
+            cases.append(run_case(case, [ref for ref, _ in projects], dry_runs))
             print(render_row(cases[-1]), file=sys.stderr, flush=True)
     if options.peer:
         with harness.workplace() as folder:

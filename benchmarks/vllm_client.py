@@ -118,7 +118,8 @@ def measure(rounds: int) -> dict[str, Any]:
             return server.read_metric("vllm:prompt_tokens_total"), server.read_metric("vllm:generation_tokens_total")
 
         payloads: list[dict[str, Any]] = []
-        us, bare = [], []
+        us: list[dict[str, Any]] = []
+        bare: list[dict[str, Any]] = []
         for number in range(rounds + 1):
             # Who goes first changes, so that neither always finds the machine as the other left it.
             for who in ("us", "bare") if number % 2 == 0 else ("bare", "us"):
@@ -154,9 +155,9 @@ def measure(rounds: int) -> dict[str, Any]:
 
 def _load_vllm_tests() -> Any:  # noqa: ANN401 - a module
     """How a vLLM is started stands with its tests, and only there."""
-    spec = importlib.util.spec_from_file_location("vllm_server", harness.ROOT / "tests" / "vllm" / "conftest.py")
+    spec = importlib.util.spec_from_file_location("vllm_server", harness.ROOT / "tests" / "real_vllm.py")
     if spec is None or spec.loader is None:
-        raise RuntimeError("tests/vllm/conftest.py cannot be loaded")
+        raise RuntimeError("tests/real_vllm.py cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -83,3 +83,69 @@ def test_an_error_in_the_block_gives_the_place_back():
         assert gate.in_flight == 0
 
     run(scenario())
+
+
+def test_a_shut_gate_lets_nobody_in_until_it_is_opened_and_its_time_is_over():
+    async def scenario():
+        gate, entered, release = CallGate(4), [], asyncio.Event()
+        release.set()
+        gate.shut_for(0.1)
+        gate.shut_for(0.05)  # never ends an earlier time sooner
+        gate.shut()
+        tasks = [asyncio.create_task(hold(gate, (i,), entered, release)) for i in range(3)]
+        await settle()
+        assert (entered, gate.waiting, gate.is_shut) == ([], 3, True)
+        gate.open()
+        await settle()
+        assert entered == []
+        started = asyncio.get_running_loop().time()
+        await asyncio.gather(*tasks)
+        assert asyncio.get_running_loop().time() - started > 0.05
+        assert len(entered) == 3
+        assert (gate.waiting, gate.is_shut) == (0, False)
+
+    run(scenario())
+
+
+def test_calls_in_flight_go_on_behind_a_shut_gate():
+    async def scenario():
+        gate, entered, release = CallGate(1), [], asyncio.Event()
+        task = asyncio.create_task(hold(gate, (0,), entered, release))
+        await settle()
+        gate.shut()
+        release.set()
+        await task
+        assert gate.in_flight == 0
+
+    run(scenario())
+
+
+def test_a_gate_that_failed_ends_those_who_wait_and_those_who_come():
+    async def scenario():
+        gate, entered, release = CallGate(1), [], asyncio.Event()
+        holder, waiter = (asyncio.create_task(hold(gate, (i,), entered, release)) for i in range(2))
+        await settle()
+        gate.fail(ZeroDivisionError("over"))
+        with pytest.raises(ZeroDivisionError, match="over"):
+            await waiter
+        with pytest.raises(ZeroDivisionError, match="over"):
+            await hold(gate, (0,), entered, release)
+        release.set()
+        await holder
+        assert (gate.in_flight, gate.waiting) == (0, 0)
+
+    run(scenario())
+
+
+def test_a_cap_of_nothing_lets_nobody_in_until_it_is_raised():
+    async def scenario():
+        gate, entered, release = CallGate(0), [], asyncio.Event()
+        release.set()
+        task = asyncio.create_task(hold(gate, (0,), entered, release))
+        await settle()
+        assert entered == []
+        gate.set_cap(1)
+        await task
+        assert entered == [(0,)]
+
+    run(scenario())

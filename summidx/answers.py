@@ -18,7 +18,9 @@ from summidx.cache import Cache
 from summidx.errors import CacheError
 from summidx.records import Summary
 
-READ_DELAY_S = 0.005
+READ_DELAY_S = 0.02
+"""How long a question waits for others to be looked up and claimed with it: a transaction for each key would cost ten
+times the CPU, and beside calls of seconds this is nothing."""
 WRITE_DELAY_S = 0.05
 """How long an entry waits for others to be written with it; a finished summary is durable within 200 ms."""
 POLL_DELAY_S = 0.25

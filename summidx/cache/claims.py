@@ -7,10 +7,13 @@ was merely paused for so long finds its claims taken: a key is then asked for tw
 """
 
 import logging
+import math
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,6 +29,14 @@ LEASE_S = 15.0
 BEATS_PER_LEASE = 5
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Unclaimed:
+    """Keys that can be claimed, sorted; on those in `dead` lies the claim of a process whose lease is over."""
+
+    keys: Sequence[str]
+    dead: Sequence[str]
 
 
 class Claims:
@@ -44,35 +55,40 @@ class Claims:
         self._uses = uses
         self._lease_s = lease_s
         self._lock = threading.Lock()
+        self._renewed = (0, -math.inf)
+        """On which opening of the database, and when by our clock, the lease was last renewed."""
         self._held: set[str] = set()
         self._given_up: set[str] = set()
         """Keys whose claim could not be removed when it should have been: the heartbeat tries again."""
         self._heart: threading.Thread | None = None
         self._closed = threading.Event()
 
-    def free(self, connection: sa.Connection, keys: Sequence[str]) -> list[str]:
+    def look_at(self, connection: sa.Connection, keys: Sequence[str]) -> Unclaimed:
         """Those of `keys` on which no other process has a claim in force."""
         if not keys:
-            return []
-        others = sa.select(CLAIMS.c.key).join(CLAIM_OWNERS, CLAIMS.c.owner == CLAIM_OWNERS.c.owner)
-        in_force = (
-            CLAIMS.c.key.in_(keys)
-            & (CLAIMS.c.owner != self.owner)
-            & (CLAIM_OWNERS.c.expires_at >= database_now(connection))
+            return Unclaimed([], [])
+        in_force = sa.func.coalesce(CLAIM_OWNERS.c.expires_at, 0.0) >= database_now(connection)
+        claims = sa.select(CLAIMS.c.key, in_force).join(
+            CLAIM_OWNERS, CLAIMS.c.owner == CLAIM_OWNERS.c.owner, isouter=True
         )
-        taken = set(connection.execute(others.where(in_force)).scalars())
-        return [key for key in keys if key not in taken]
+        others = CLAIMS.c.key.in_(keys) & (CLAIMS.c.owner != self.owner)
+        claimed: dict[str, bool] = {key: live for key, live in connection.execute(claims.where(others))}
+        free = [key for key in keys if not claimed.get(key, False)]
+        return Unclaimed(free, [key for key in free if key in claimed])
 
-    def take(self, connection: sa.Connection, keys: Sequence[str]) -> set[str]:
-        """Claim those of `keys` (sorted) on which nobody else has a claim in force."""
+    def take(self, connection: sa.Connection, unclaimed: Unclaimed) -> set[str]:
+        """Claim those of the keys that nobody else has claimed in the meantime."""
         if self._closed.is_set():
-            return set(keys)  # nobody will hold them; who asks now asks for itself
-        self._renew_lease(connection)
-        self._drop_dead(connection, CLAIMS.c.key.in_(keys))
+            return set(unclaimed.keys)  # nobody would hold them; who asks now asks for itself
+        if self._lease_is_old():
+            self._renew_lease(connection)
+        if unclaimed.dead:
+            self._drop_dead(connection, CLAIMS.c.key.in_(unclaimed.dead))
         statement = insert_into(connection, CLAIMS).on_conflict_do_nothing(index_elements=["key"])
-        connection.execute(statement, [{"key": key, "owner": self.owner} for key in keys])
-        mine = sa.select(CLAIMS.c.key).where(CLAIMS.c.key.in_(keys), CLAIMS.c.owner == self.owner)
-        return set(connection.execute(mine).scalars())
+        rows = [{"key": key, "owner": self.owner} for key in unclaimed.keys]
+        taken = set(connection.execute(statement.returning(CLAIMS.c.key), rows).scalars())
+        with self._lock:
+            return taken | self._held.intersection(unclaimed.keys)
 
     def drop(self, connection: sa.Connection, keys: Iterable[str], *, of_any_owner: bool = False) -> None:
         """Remove the claims on `keys`, our own or, where the answer is there now, anyone's."""
@@ -159,13 +175,20 @@ class Claims:
         connection.execute(sa.delete(CLAIMS).where(locked(connection, CLAIMS, CLAIMS.c.owner == self.owner)))
         connection.execute(sa.delete(CLAIM_OWNERS).where(CLAIM_OWNERS.c.owner == self.owner))
 
+    def _lease_is_old(self) -> bool:
+        """True where the heartbeat will be too late, or was meant for a file that has been replaced."""
+        opening, when = self._renewed
+        return opening != self._database.openings or time.monotonic() - when > self._lease_s / 2
+
     def _renew_lease(self, connection: sa.Connection) -> None:
+        renewed = (self._database.openings, time.monotonic())
         expires_at = database_now(connection) + self._lease_s
         connection.execute(
             insert_into(connection, CLAIM_OWNERS)
             .values(owner=self.owner, expires_at=expires_at)
             .on_conflict_do_update(index_elements=["owner"], set_={"expires_at": expires_at})
         )
+        self._renewed = renewed
 
     def _drop_dead(self, connection: sa.Connection, among: sa.ColumnElement[bool]) -> None:
         """Remove claims whose owner's lease is over."""

@@ -47,6 +47,8 @@ class Database:
         self.read_only = read_only
         self.version = 0
         """Of the schema; 0: read-only, and there is no cache."""
+        self.openings = 0
+        """How often it was opened: a SQLite file may be replaced in between, and what was in it be gone."""
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._opening = threading.RLock()
         self._turn: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
@@ -161,6 +163,7 @@ class Database:
                 engine.dispose()
                 raise
             self.version, self._engine = version, engine
+            self.openings += 1
             return engine
 
     def _create_engine(self) -> sa.Engine:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 import sqlalchemy as sa
 
-from summidx.cache.claims import LEASE_S, Claims
+from summidx.cache.claims import LEASE_S, Claims, Unclaimed
 from summidx.cache.database import Database, check_cache_url
 from summidx.cache.rows import (
     SUMMARY_ROWS,
@@ -111,9 +111,9 @@ class Cache:
             found.update(there.values)
             self._count(SUMMARY_ROWS, there, 0 if polling else len(batch))
             if claims is None:
-                to_ask.update(free)
-            elif free:
-                late, mine = database.write(partial(self._claim, claims, keys=free, unless=unless))
+                to_ask.update(free.keys)
+            elif free.keys:
+                late, mine = database.write(partial(self._claim, claims, unclaimed=free, unless=unless))
                 claims.hold(mine)
                 found.update(late.values)
                 self._count(SUMMARY_ROWS, late, 0)
@@ -200,19 +200,19 @@ class Cache:
 
     def _peek(
         self, connection: sa.Connection, *, keys: Sequence[str], unless: sa.ColumnElement[bool] | None
-    ) -> tuple[Found[Summary], list[str]]:
+    ) -> tuple[Found[Summary], Unclaimed]:
         """The summaries under `keys`, and those keys that have none and no claim of another process in force."""
         there = read_rows(connection, SUMMARY_ROWS, keys, unless=unless, with_use=self._writes)
         missing = [key for key in keys if key not in there.values]
-        return there, missing if self._claims is None else self._claims.free(connection, missing)
+        return there, Unclaimed(missing, []) if self._claims is None else self._claims.look_at(connection, missing)
 
     @staticmethod
     def _claim(
-        claims: Claims, connection: sa.Connection, *, keys: Sequence[str], unless: sa.ColumnElement[bool] | None
+        claims: Claims, connection: sa.Connection, *, unclaimed: Unclaimed, unless: sa.ColumnElement[bool] | None
     ) -> tuple[Found[Summary], set[str]]:
-        """Claim `keys`, except those that were put in the meantime."""
-        mine = claims.take(connection, keys)
-        there = read_rows(connection, SUMMARY_ROWS, keys, unless=unless)
+        """Claim keys, except those that were put in the meantime."""
+        mine = claims.take(connection, unclaimed)
+        there = read_rows(connection, SUMMARY_ROWS, unclaimed.keys, unless=unless)
         claims.drop(connection, sorted(mine & there.values.keys()))
         return there, mine - there.values.keys()
 

@@ -14,13 +14,13 @@ import uuid
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from summidx.cache.database import Database
-from summidx.cache.rows import batches, insert_into, locked
+from summidx.cache.rows import batches, insert_into, insert_new, locked
 from summidx.cache.schema import CLAIM_OWNERS, CLAIMS
 from summidx.cache.uses import Uses
 from summidx.errors import CacheError
@@ -67,12 +67,9 @@ class Claims:
         """Those of `keys` on which no other process has a claim in force."""
         if not keys:
             return Unclaimed([], [])
-        in_force = sa.func.coalesce(CLAIM_OWNERS.c.expires_at, 0.0) >= database_now(connection)
-        claims = sa.select(CLAIMS.c.key, in_force).join(
-            CLAIM_OWNERS, CLAIMS.c.owner == CLAIM_OWNERS.c.owner, isouter=True
-        )
-        others = CLAIMS.c.key.in_(keys) & (CLAIMS.c.owner != self.owner)
-        claimed: dict[str, bool] = {key: live for key, live in connection.execute(claims.where(others))}
+        values = {"keys": keys, "owner": self.owner}
+        found = connection.execute(_claims_of_others(connection.dialect.name), values)
+        claimed = {row[0]: bool(row[1]) for row in found}
         free = [key for key in keys if not claimed.get(key, False)]
         return Unclaimed(free, [key for key in free if key in claimed])
 
@@ -84,9 +81,9 @@ class Claims:
             self._renew_lease(connection)
         if unclaimed.dead:
             self._drop_dead(connection, CLAIMS.c.key.in_(unclaimed.dead))
-        statement = insert_into(connection, CLAIMS).on_conflict_do_nothing(index_elements=["key"])
+        statement = insert_new(CLAIMS, connection.dialect.name)
         rows = [{"key": key, "owner": self.owner} for key in unclaimed.keys]
-        taken = set(connection.execute(statement.returning(CLAIMS.c.key), rows).scalars())
+        taken = set(connection.execute(statement, rows).scalars())
         with self._lock:
             return taken | self._held.intersection(unclaimed.keys)
 
@@ -146,7 +143,7 @@ class Claims:
                 self._renew_lease(connection)
                 self.drop(connection, given_up)
                 self._drop_dead(connection, sa.true())
-                old = CLAIM_OWNERS.c.expires_at < database_now(connection)
+                old = CLAIM_OWNERS.c.expires_at < database_now(connection.dialect.name)
                 connection.execute(sa.delete(CLAIM_OWNERS).where(old))
             self._uses.flush(connection)
 
@@ -182,7 +179,7 @@ class Claims:
 
     def _renew_lease(self, connection: sa.Connection) -> None:
         renewed = (self._database.openings, time.monotonic())
-        expires_at = database_now(connection) + self._lease_s
+        expires_at = database_now(connection.dialect.name) + self._lease_s
         connection.execute(
             insert_into(connection, CLAIM_OWNERS)
             .values(owner=self.owner, expires_at=expires_at)
@@ -192,7 +189,9 @@ class Claims:
 
     def _drop_dead(self, connection: sa.Connection, among: sa.ColumnElement[bool]) -> None:
         """Remove claims whose owner's lease is over."""
-        living = sa.select(CLAIM_OWNERS.c.owner).where(CLAIM_OWNERS.c.expires_at >= database_now(connection))
+        living = sa.select(CLAIM_OWNERS.c.owner).where(
+            CLAIM_OWNERS.c.expires_at >= database_now(connection.dialect.name)
+        )
         dead = among & CLAIMS.c.owner.not_in(living)
         connection.execute(sa.delete(CLAIMS).where(locked(connection, CLAIMS, dead, skip=True)))
 
@@ -209,8 +208,17 @@ def _beat(claims: "weakref.ref[Claims]", closed: threading.Event, interval_s: fl
         del owner
 
 
-def database_now(connection: sa.Connection) -> sa.ColumnElement[Any]:
+@cache
+def _claims_of_others(dialect: str) -> sa.Select[Any]:
+    """Claims on `keys` that are not of `owner`, and whether they are in force. Made once, run often."""
+    in_force = sa.func.coalesce(CLAIM_OWNERS.c.expires_at, 0.0) >= database_now(dialect)
+    claims = sa.select(CLAIMS.c.key, in_force).join(CLAIM_OWNERS, CLAIMS.c.owner == CLAIM_OWNERS.c.owner, isouter=True)
+    others = CLAIMS.c.owner != sa.bindparam("owner")
+    return claims.where(CLAIMS.c.key.in_(sa.bindparam("keys", expanding=True)), others)
+
+
+def database_now(dialect: str) -> sa.ColumnElement[Any]:
     """Seconds since 1970 by the database's clock: hosts may disagree about the time."""
-    if connection.dialect.name == "postgresql":
+    if dialect == "postgresql":
         return sa.literal_column("extract(epoch from clock_timestamp())::double precision", sa.Double())
     return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double())

@@ -26,14 +26,12 @@ from summidx.cache.rows import (
     Value,
     Vector,
     batches,
+    delete_old_degraded,
     encode_rows,
-    locked,
     put_rows,
     read_rows,
-    stamp,
     vector_rows,
 )
-from summidx.cache.schema import SUMMARIES
 from summidx.cache.uses import Uses
 from summidx.errors import CacheError
 from summidx.records import Status, Summary
@@ -103,17 +101,16 @@ class Cache:
         database, claims = self._database, self._claims
         if database is None or not database.version:
             return LookedUp({}, frozenset(keys))
-        unless = _again(again_before)
         found: dict[str, Summary] = {}
         to_ask: set[str] = set()
         for batch in batches(keys):
-            there, free = database.read(partial(self._peek, keys=batch, unless=unless))
+            there, free = database.read(partial(self._peek, keys=batch, again_before=again_before))
             found.update(there.values)
             self._count(SUMMARY_ROWS, there, 0 if polling else len(batch))
             if claims is None:
                 to_ask.update(free.keys)
             elif free.keys:
-                late, mine = database.write(partial(self._claim, claims, unclaimed=free, unless=unless))
+                late, mine = database.write(partial(self._claim, claims, unclaimed=free, again_before=again_before))
                 claims.hold(mine)
                 found.update(late.values)
                 self._count(SUMMARY_ROWS, late, 0)
@@ -147,7 +144,7 @@ class Cache:
         for key, summary in summaries.items():
             if not key or summary.status not in (Status.OK, Status.DEGRADED):
                 raise ValueError(f"a summary of status {summary.status} under key {key!r} must not be cached")
-        return self._put(SUMMARY_ROWS, summaries, unless=_again(again_before))
+        return self._put(SUMMARY_ROWS, summaries, again_before=again_before)
 
     def get_vectors(self, keys: Iterable[str]) -> dict[str, Vector]:
         """The vectors under `keys`, each of shape (dim,), float32; a key that has none is left out.
@@ -199,32 +196,34 @@ class Cache:
             self._uses.add(rows.table, lookups=lookups, hits=len(there.values), unused=there.unused)
 
     def _peek(
-        self, connection: sa.Connection, *, keys: Sequence[str], unless: sa.ColumnElement[bool] | None
+        self, connection: sa.Connection, *, keys: Sequence[str], again_before: datetime | None
     ) -> tuple[Found[Summary], Unclaimed]:
         """The summaries under `keys`, and those keys that have none and no claim of another process in force."""
-        there = read_rows(connection, SUMMARY_ROWS, keys, unless=unless, with_use=self._writes)
+        there = read_rows(connection, SUMMARY_ROWS, keys, again_before=again_before, with_use=self._writes)
         missing = [key for key in keys if key not in there.values]
         return there, Unclaimed(missing, []) if self._claims is None else self._claims.look_at(connection, missing)
 
     @staticmethod
     def _claim(
-        claims: Claims, connection: sa.Connection, *, unclaimed: Unclaimed, unless: sa.ColumnElement[bool] | None
+        claims: Claims, connection: sa.Connection, *, unclaimed: Unclaimed, again_before: datetime | None
     ) -> tuple[Found[Summary], set[str]]:
         """Claim keys, except those that were put in the meantime."""
         mine = claims.take(connection, unclaimed)
-        there = read_rows(connection, SUMMARY_ROWS, unclaimed.keys, unless=unless)
+        there = read_rows(connection, SUMMARY_ROWS, unclaimed.keys, again_before=again_before)
         claims.drop(connection, sorted(mine & there.values.keys()))
         return there, mine - there.values.keys()
 
     def _put(
-        self, rows: Rows[Value], values: Mapping[str, Value], *, unless: sa.ColumnElement[bool] | None = None
+        self, rows: Rows[Value], values: Mapping[str, Value], *, again_before: datetime | None = None
     ) -> dict[str, Value]:
         if self._database is None or not self._writes:
             return dict(values)
         winners: dict[str, Value] = {}
         for batch in batches(values):
             encoded = encode_rows(rows, values, batch)
-            theirs = self._database.write(partial(self._put_batch, rows=rows, encoded=encoded, unless=unless))
+            theirs = self._database.write(
+                partial(self._put_batch, rows=rows, encoded=encoded, again_before=again_before)
+            )
             winners.update((key, theirs.get(key, values[key])) for key in batch)
             if self._claims is not None and rows is SUMMARY_ROWS:
                 self._claims.let_go(batch)
@@ -236,21 +235,13 @@ class Cache:
         *,
         rows: Rows[Value],
         encoded: Mapping[str, dict[str, Any]],
-        unless: sa.ColumnElement[bool] | None,
+        again_before: datetime | None,
     ) -> dict[str, Value]:
-        if unless is not None:
-            old = rows.table.c.key.in_(list(encoded)) & unless
-            connection.execute(sa.delete(rows.table).where(locked(connection, rows.table, old)))
+        if again_before is not None:
+            delete_old_degraded(connection, list(encoded), again_before)
         theirs = put_rows(connection, rows, encoded)
         if self._claims is not None and rows is SUMMARY_ROWS:
             self._claims.drop(connection, encoded, of_any_owner=True)
         if self._uses.due:
             self._uses.flush(connection)
         return theirs
-
-
-def _again(before: datetime | None) -> sa.ColumnElement[bool] | None:
-    """Degraded summaries that were made before that moment."""
-    if before is None:
-        return None
-    return (SUMMARIES.c.status == Status.DEGRADED.value) & (SUMMARIES.c.created_at < stamp(before))

@@ -188,7 +188,7 @@ def _read_uses(connection: sa.Connection) -> tuple[list[DayLookups], int, int]:
     """Lookups by day, the newest first; claims in force; processes that have a lease."""
     rows = connection.execute(sa.select(LOOKUPS).order_by(LOOKUPS.c.day.desc(), LOOKUPS.c.kind))
     lookups = [DayLookups(day=row.day, kind=row.kind, lookups=row.lookups, hits=row.hits) for row in rows]
-    living = sa.select(CLAIM_OWNERS.c.owner).where(CLAIM_OWNERS.c.expires_at >= database_now(connection))
+    living = sa.select(CLAIM_OWNERS.c.owner).where(CLAIM_OWNERS.c.expires_at >= database_now(connection.dialect.name))
     owners = connection.execute(living).scalars().all()
     in_force = sa.select(sa.func.count()).select_from(CLAIMS).where(CLAIMS.c.owner.in_(owners))
     return lookups, connection.execute(in_force).scalar_one(), len(owners)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -99,6 +99,13 @@ def insert_into(connection: sa.Connection, table: sa.Table) -> postgresql.Insert
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
+@cache
+def insert_new(table: sa.Table, dialect: str) -> sa.Insert:
+    """An INSERT that passes over keys that are there, and returns those that were not."""
+    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    return statement.on_conflict_do_nothing(index_elements=["key"]).returning(table.c.key)
+
+
 def locked(
     connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool], *, skip: bool = False
 ) -> sa.ColumnElement[bool]:
@@ -121,7 +128,7 @@ def read_rows(
     rows: Rows[Value],
     keys: Sequence[str],
     *,
-    unless: sa.ColumnElement[bool] | None = None,
+    again_before: datetime | None = None,
     with_use: bool = False,
 ) -> Found[Value]:
     """What lies under `keys`.
@@ -130,18 +137,18 @@ def read_rows(
         connection: to the database.
         rows: of which kind.
         keys: at most `BATCH`.
-        unless: a row that meets this reads as none.
+        again_before: degraded summaries made before this moment read as none.
         with_use: also say which rows nobody has used today yet (schema 1 does not know).
     """
     found: Found[Value] = Found()
     if not keys:
         return found
-    columns = rows.table.c
-    condition = columns.key.in_(keys) if unless is None else columns.key.in_(keys) & ~unless
-    used_on = columns.used_on if with_use else sa.literal("")
     today = today_utc() if with_use else ""
-    selected = sa.select(columns.key, _content(connection, rows.table), columns.digest, used_on)
-    for key, content, digest, day in connection.execute(selected.where(condition)):
+    values: dict[str, object] = {"keys": keys}
+    if again_before is not None:
+        values["before"] = stamp(again_before)
+    selected = _selecting(rows.table, connection.dialect.name, again=again_before is not None, with_use=with_use)
+    for key, content, digest, day in connection.execute(selected, values):
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else bytes(content)
         if hashlib.sha256(data).hexdigest() != digest:
             found.damaged[key] = content
@@ -155,6 +162,30 @@ def read_rows(
     return found
 
 
+@cache
+def _selecting(table: sa.Table, dialect: str, *, again: bool, with_use: bool) -> sa.Select[Any]:
+    """Made once: to put a statement together costs as much as to run it."""
+    wanted = _under_keys(table)
+    if again:
+        wanted &= ~_is_old_degraded(table)
+    used_on = table.c.used_on if with_use else sa.literal("")
+    return sa.select(table.c.key, _content(dialect, table), table.c.digest, used_on).where(wanted)
+
+
+def _under_keys(table: sa.Table) -> sa.ColumnElement[bool]:
+    return table.c.key.in_(sa.bindparam("keys", expanding=True))
+
+
+def _is_old_degraded(table: sa.Table) -> sa.ColumnElement[bool]:
+    return (table.c.status == Status.DEGRADED.value) & (table.c.created_at < sa.bindparam("before"))
+
+
+def delete_old_degraded(connection: sa.Connection, keys: Sequence[str], before: datetime) -> None:
+    """Remove degraded summaries under `keys` that were made before that moment."""
+    old = locked(connection, SUMMARIES, _under_keys(SUMMARIES) & _is_old_degraded(SUMMARIES))
+    connection.execute(sa.delete(SUMMARIES).where(old), {"keys": keys, "before": stamp(before)})
+
+
 def put_rows(connection: sa.Connection, rows: Rows[Value], encoded: Mapping[str, dict[str, Any]]) -> dict[str, Value]:
     """Insert each row unless its key has a whole one; return what others had put before.
 
@@ -164,13 +195,13 @@ def put_rows(connection: sa.Connection, rows: Rows[Value], encoded: Mapping[str,
         encoded: by key, at most `BATCH`, in sorted order.
     """
     columns = rows.table.c
-    statement = insert_into(connection, rows.table).on_conflict_do_nothing(index_elements=["key"])
-    mine = set(connection.execute(statement.returning(columns.key), list(encoded.values())).scalars())
+    statement = insert_new(rows.table, connection.dialect.name)
+    mine = set(connection.execute(statement, list(encoded.values())).scalars())
     theirs = read_rows(connection, rows, [key for key in encoded if key not in mine])
     if not theirs.damaged:
         return theirs.values
     for key, content in theirs.damaged.items():
-        bad = (columns.key == key) & (_content(connection, rows.table) == content)
+        bad = (columns.key == key) & (_content(connection.dialect.name, rows.table) == content)
         connection.execute(sa.update(rows.table).where(bad).values(encoded[key]))
     return theirs.values | read_rows(connection, rows, list(theirs.damaged)).values
 
@@ -191,8 +222,8 @@ def today_utc() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def _content(connection: sa.Connection, table: sa.Table) -> sa.ColumnElement[Any]:
+def _content(dialect: str, table: sa.Table) -> sa.ColumnElement[Any]:
     """The content column. SQLite gives bytes: text that a bad disk made invalid would raise, and must be a miss."""
-    if connection.dialect.name == "sqlite":
+    if dialect == "sqlite":
         return sa.cast(table.c.content, sa.LargeBinary)
     return table.c.content

@@ -129,7 +129,9 @@ class LLMSettings(Group):
         description="Parts in which one unit's own text is read; what is beyond is left out, and recorded.",
     )
     engine_args: dict[str, Any] = Field(
-        default_factory=dict, description="For `vllm`: further arguments of its engine, as vLLM names them."
+        default_factory=dict,
+        description="For `vllm`: further arguments of its engine, as vLLM names them.",
+        json_schema_extra=unkeyed("those that may change an answer are in the model's identity"),
     )
     extra_body: dict[str, Any] = Field(
         default_factory=lambda: {"chat_template_kwargs": {"enable_thinking": False}},

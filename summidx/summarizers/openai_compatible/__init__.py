@@ -1,59 +1,29 @@
 """Summaries from an OpenAI-compatible server (vLLM and others). The only importer of openai.
 
-Faults of transport are raised (calls.py tries again; the SDK's retries are off). One total deadline per call (the SDK's
-timeout is per read), answers bounded in bytes, redirects off.
-
-The key of a summary is of the request as prepared. What may still change on the way follows from that request and from
-the server alone, so that the key stays honest: a prompt that turns out too long is shortened by what the server counts
-(the context's size is in the key wherever this can happen); an unusable answer is asked for once more in a fixed way;
-fields that the server refuses by name are left out, or renamed, for the whole process.
+One total deadline per call (the SDK's timeout is per read), answers bounded in bytes, redirects off, the SDK's retries
+off. Fields that the server refuses by name are left out, or renamed, for the whole process; what is asked, and how a
+prompt that is too long or an answer that is unusable is seen to, is that of every chat (chat.py).
 """
 
 import asyncio
-import json
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
 
 from openai.types.model import Model
 
 from summidx.accounting import CallRecord
-from summidx.errors import ContextTooLong, InvalidOutput, UnknownModel, UsageError
-from summidx.keys import summary_key
-from summidx.records import Origin, Summary, SummaryRequest
-from summidx.reduction import Reduction
+from summidx.errors import UnknownModel
 from summidx.settings import LLMSettings
-from summidx.summarizers import PreparedRequest, ServedModel
+from summidx.summarizers import ServedModel
+from summidx.summarizers.chat import ChatSummarizer
 from summidx.summarizers.openai_compatible.client import ChatClient
-from summidx.summarizers.output import parse_answer
-from summidx.summarizers.prompts import (
-    MESSAGE_OVERHEAD_TOKENS,
-    MIN_ROOM,
-    Messages,
-    PromptWriter,
-    add_nudge,
-    estimate_tokens,
-)
 from summidx.summarizers.prose import clean_text
-from summidx.summarizers.wording import PROMPT_VERSION
 
-DEFAULT_CONTEXT_TOKENS = 8192
-MAX_SHORTENINGS = 4
 PROBE_TIMEOUT_S = 30.0
-SURE_MARGIN = 256
-"""Tokens that chat templates and the nudge of a second ask may add, generously."""
-COUNTED_SHARE = 0.85
-"""Of the context: where the cheap estimate of a prompt is above it, the server is asked for the exact count."""
-
-logger = logging.getLogger(__name__)
 
 
-class OpenAICompatibleSummarizer:
+class OpenAICompatibleSummarizer(ChatSummarizer):
     """Asks an OpenAI-compatible server for each summary. Its client belongs to the event loop that first uses it."""
-
-    makes_calls = True
 
     def __init__(self, settings: LLMSettings, served_model: ServedModel | None) -> None:
         """Make a summariser; no connection is made yet.
@@ -63,22 +33,11 @@ class OpenAICompatibleSummarizer:
             served_model: what `probe_model` found; None: as `settings.model` says, with nothing known about it.
 
         Raises:
-            UsageError: no server or no model is named.
+            UsageError: no server or no model is named, or the context leaves no room for a prompt.
         """
         self._client = ChatClient(settings)
-        self._model = served_model or ServedModel(settings.model)
-        if not self._model.id:
-            raise UsageError("no model is named: set `llm.model` (--llm-model) to one that the server serves")
-        self._settings = settings
-        self._context_tokens = settings.context_tokens or self._model.max_model_len or DEFAULT_CONTEXT_TOKENS
-        self._writer = PromptWriter(settings, self._context_tokens)
-        if self._context_tokens <= 2 * settings.max_tokens or self._writer.smallest_room < MIN_ROOM:
-            raise UsageError(
-                f"a context of {self._context_tokens} tokens, of which a prompt and its answer may take "
-                f"{settings.prompt_tokens}, leaves no room for code beside instructions and an answer of "
-                f"{settings.max_tokens}: raise `llm.prompt_tokens`, lower `llm.max_tokens`, shorten your own "
-                "instructions, or serve the model with a longer context"
-            )
+        model = served_model or ServedModel(settings.model)
+        super().__init__(settings, model, self._client, identity={"provider": "openai"})
 
     def __repr__(self) -> str:
         return f"OpenAICompatibleSummarizer({self._model.id!r} at {self._client.host})"
@@ -97,69 +56,6 @@ class OpenAICompatibleSummarizer:
     def tokens_out(self) -> int:
         """Tokens of answers so far, as the server counts."""
         return self._client.tokens_out
-
-    @property
-    def identity(self) -> str:
-        """Provider, model id, what it was loaded from, prompt version, as JSON; the context, where it can matter."""
-        largest = self._writer.largest_prompt_bytes, self._settings.max_tokens
-        return json.dumps(self._model_identity() | {"context_tokens": self._limiting_context(*largest)}, sort_keys=True)
-
-    def split(self, request: SummaryRequest) -> Reduction | None:
-        """The next step towards a request that fits the prompt's budget, or None where it does."""
-        return self._writer.split(request)
-
-    def prepare(self, request: SummaryRequest) -> PreparedRequest:
-        """Build the request and its key. The estimate of what fits is cheap, and put right by the server if wrong."""
-        request = replace(request, callers=())  # no LLM is shown them, and so no answer may depend on them
-        max_tokens = self._writer.answer_tokens(request)
-        messages, truncated = self._writer.build_messages(request)
-        payload: dict[str, Any] = {
-            "model": self._model.id,
-            "messages": messages,
-            "temperature": self._settings.temperature,
-            "seed": self._settings.seed,
-            "max_tokens": max_tokens,
-            "extra_body": self._settings.extra_body,
-        }
-        size_bytes = sum(len(message["content"].encode()) for message in messages)
-        key = summary_key(
-            {
-                "identity": self._model_identity(),
-                "request": payload,
-                "context_tokens": self._limiting_context(size_bytes, max_tokens),
-            }
-        )
-        return PreparedRequest(key=key, request=request, payload=payload, truncated=truncated)
-
-    async def answer(self, prepared: PreparedRequest, record: CallRecord) -> Summary:
-        """Ask for a summary; once more, with more room and a nudge, when the answer is unusable.
-
-        Raises:
-            InvalidOutput: both answers were unusable.
-            ContextTooLong: the prompt does not fit, however much it is shortened.
-            LLMError: the other kinds, when the call failed.
-        """
-        call = _Call(self._client, prepared, self._writer, self._context_tokens, record)
-        try:
-            text, keywords = parse_answer(*await call.ask(prepared.payload))
-        except InvalidOutput as error:
-            logger.debug("asking again for %s: %s", prepared.request.unit.id, error)
-            record.retried(error)
-            try:
-                text, keywords = parse_answer(*await call.ask_again(str(error)))
-            except InvalidOutput as again:
-                raise InvalidOutput(str(again), call.tokens_in, call.tokens_out) from None
-        return Summary(
-            text=text,
-            keywords=keywords,
-            origin=Origin.LLM,
-            truncated=call.truncated,
-            key=prepared.key,
-            model=self._model.id,
-            prompt_version=PROMPT_VERSION,
-            tokens_in=call.tokens_in,
-            tokens_out=call.tokens_out,
-        )
 
     async def probe(self) -> ServedModel:
         """Ask the server which models it serves, and describe ours.
@@ -189,104 +85,6 @@ class OpenAICompatibleSummarizer:
             CallRecord(),
             timeout_s=timeout_s,
         )
-
-    async def aclose(self) -> None:
-        """Close the connections; the next call opens new ones."""
-        await self._client.aclose()
-
-    def _limiting_context(self, size_bytes: int, max_tokens: int) -> int | None:
-        """The context, where the server may refuse a prompt of so many bytes: what is sent instead depends on it.
-
-        No tokenizer makes more tokens than there are bytes. Where all fit, a longer context changes nothing, and what
-        was paid for is kept.
-        """
-        surely_fits = size_bytes + 2 * max_tokens + SURE_MARGIN <= self._context_tokens
-        return None if surely_fits else self._context_tokens
-
-    def _model_identity(self) -> dict[str, str]:
-        return {"provider": "openai", "model": self._model.id, "root": self._model.root, "prompt": PROMPT_VERSION}
-
-
-class _Call:
-    """One summary on its way: what it has cost, and how it was shortened."""
-
-    def __init__(
-        self,
-        client: ChatClient,
-        prepared: PreparedRequest,
-        writer: PromptWriter,
-        context_tokens: int,
-        record: CallRecord,
-    ) -> None:
-        self._client = client
-        self._record = record
-        self._writer = writer
-        self._context_tokens = context_tokens
-        self._request = prepared.request
-        self._payload = prepared.payload
-        self.truncated = prepared.truncated
-        self.tokens_in = 0
-        self.tokens_out = 0
-
-    async def ask(self, payload: dict[str, Any]) -> tuple[str, str | None]:
-        """The answer's text and why it ended; a prompt that is too long is shortened by what the server says."""
-        for _ in range(MAX_SHORTENINGS):
-            try:
-                await self._check_length(payload)
-                return await self._complete(payload)
-            except ContextTooLong as error:
-                self._record.retried(error)
-                messages = self._shorten(payload["messages"], payload["max_tokens"], error)
-                if messages is None:
-                    raise
-                payload = {**payload, "messages": messages}
-                self._payload = payload
-                self.truncated = True
-        return await self._complete(payload)
-
-    async def _check_length(self, payload: dict[str, Any]) -> None:
-        """Count a prompt that comes near the context, where the server can: a refusal names no exact number.
-
-        Raises:
-            ContextTooLong: prompt and answer are longer than the context.
-        """
-        room = self._context_tokens - payload["max_tokens"]
-        if estimate_tokens(payload["messages"]) <= COUNTED_SHARE * room:
-            return
-        tokens = await self._client.count_tokens(payload)
-        if tokens is not None and tokens > room:
-            raise ContextTooLong(f"the prompt has {tokens} tokens", self._context_tokens, tokens)
-
-    async def ask_again(self, reason: str) -> tuple[str, str | None]:
-        """The same with twice the room, a nudge and some temperature, so that a loop is not simply repeated."""
-        payload = self._payload
-        return await self.ask(
-            {
-                **payload,
-                "messages": add_nudge(payload["messages"], reason),
-                "max_tokens": 2 * payload["max_tokens"],
-                "temperature": max(payload["temperature"], 0.3),
-                "seed": payload["seed"] + 1,
-            }
-        )
-
-    def _shorten(self, messages: Messages, max_tokens: int, error: ContextTooLong) -> Messages | None:
-        """Messages that should fit a server that answered with `error`; None where nothing is left to cut.
-
-        A server that stops counting at its limit ("at least 2049") has named no ratio: then by two fifths.
-        """
-        share = 0.6
-        if error.limit_tokens and error.prompt_tokens and "at least" not in str(error):
-            share = min(0.97 * (error.limit_tokens - max_tokens) / error.prompt_tokens, 0.9)
-        budget = MESSAGE_OVERHEAD_TOKENS + int((estimate_tokens(messages) - MESSAGE_OVERHEAD_TOKENS) * share)
-        shorter, _ = self._writer.build_messages(self._request, budget)
-        return shorter if estimate_tokens(shorter) < estimate_tokens(messages) else None
-
-    async def _complete(self, payload: dict[str, Any]) -> tuple[str, str | None]:
-        completion = await self._client.complete(payload, self._record)
-        self.tokens_in += completion.tokens_in
-        self.tokens_out += completion.tokens_out
-        return completion.text, completion.finish_reason
 
 
 def probe_model(settings: LLMSettings) -> ServedModel:

@@ -20,8 +20,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from summidx.accounting import CallRecord
 from summidx.errors import LLMError, Overloaded, RequestRefused, ServerFault, UsageError
 from summidx.settings import LLMSettings
+from summidx.summarizers.chat import Completion
 from summidx.summarizers.openai_compatible.errors import UnusableResponse, map_error
-from summidx.summarizers.openai_compatible.wire import Completion, RefusedFields, parse_completion
+from summidx.summarizers.openai_compatible.wire import RefusedFields, parse_completion
 
 SPARE_CONNECTIONS = 8
 """For questions beside the calls: whether the server is there, what it serves."""

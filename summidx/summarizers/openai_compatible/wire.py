@@ -4,24 +4,15 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from summidx.summarizers.chat import Completion
 
 MAY_BE_DROPPED = ("temperature", "seed")
 """Fields that some models do not take; their defaults are used then."""
 _REFUSAL = re.compile(r"unsupported|not support|unrecognized|unknown|not allowed|not permitted|extra", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What is read of a chat completion; tokens as the server counts, 0 where it does not say."""
-
-    text: str
-    finish_reason: str | None
-    tokens_in: int
-    tokens_out: int
 
 
 def parse_completion(body: bytes) -> Completion:

@@ -136,6 +136,19 @@ class Calls:
             if len(earlier.times) >= allowed:
                 raise copy.copy(earlier.error)
             record.retried(earlier.error)
+        try:
+            return await self._try(prepared, record, priority, allowed)
+        except (Overloaded, ServerFault) as error:
+            first: LLMError | None = error
+
+        async def attempt() -> Summary:
+            nonlocal first
+            if first is not None:
+                failed, first = first, None
+                raise failed
+            return await self._try(prepared, record, priority, allowed)
+
+        # Made for calls that failed only: it costs as much as all else that we do for one.
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((Overloaded, ServerFault)),
             stop=lambda _: self._is_spent(prepared.key, allowed),
@@ -143,7 +156,7 @@ class Calls:
             before_sleep=partial(_note_retry, record),
             reraise=True,
         )
-        summary: Summary = await retrying(self._try, prepared, record, priority, allowed)
+        summary: Summary = await retrying(attempt)
         return summary
 
     async def aclose(self) -> None:

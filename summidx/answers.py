@@ -59,6 +59,12 @@ class GroupedCall(Generic[A, R]):
             self._pump = asyncio.create_task(self._run())
         return await future
 
+    async def aclose(self) -> None:
+        """Hand over nothing more."""
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+
     async def _run(self) -> None:
         while self._waiting:
             await asyncio.sleep(self._delay_s)
@@ -137,6 +143,8 @@ class Answers:
             if key not in self._answered:
                 task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for group in (self._reads, self._polls):
+            await group.aclose()
         given_up = dict.fromkeys(key for key in tasks if key not in self._answered)
         await asyncio.get_running_loop().run_in_executor(self._executor, self._release, given_up)
 

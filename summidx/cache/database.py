@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,6 +19,9 @@ from summidx.errors import CacheError, UsageError
 
 MAX_TRIES = 4
 """Of one transaction: a damaged or replaced file is opened anew in between, a deadlock is over."""
+
+_RECONNECT_S = 1.0
+"""Before a lost server is tried again; twice as long each time, so that its restart costs no answer."""
 
 _RUN_AGAIN = frozenset({"40001", "40P01"})
 """PostgreSQL's SQLSTATE of a transaction that can simply be run again: serialisation failure, deadlock."""
@@ -136,7 +140,7 @@ class Database:
                     with connection.begin():
                         return work(connection)
             except SQLAlchemyError as error:
-                if tried == MAX_TRIES or not self._mend(error):
+                if tried == MAX_TRIES or not self._mend(error, tried):
                     raise CacheError(self._explain(error)) from error
 
     def _open(self) -> sa.Engine:
@@ -187,7 +191,7 @@ class Database:
                 f"{error.name} is not installed, and {self.url.drivername} needs it: pip install 'summidx[postgres]'"
             ) from None
 
-    def _mend(self, error: SQLAlchemyError) -> bool:
+    def _mend(self, error: SQLAlchemyError, tried: int) -> bool:
         """True where the transaction can be tried again now."""
         original = error.orig if isinstance(error, DBAPIError) else None
         if isinstance(original, Moved):
@@ -203,7 +207,11 @@ class Database:
                 logger.warning("the damaged cache %s could not be replaced: %s", self.path, failure)
                 return False
             return True
-        return getattr(original, "sqlstate", None) in _RUN_AGAIN
+        state = getattr(original, "sqlstate", None)
+        if not self.is_sqlite and self.openings and isinstance(error, sa.exc.OperationalError) and _is_lost(state):
+            time.sleep(_RECONNECT_S * 2 ** (tried - 1))
+            return True
+        return state in _RUN_AGAIN
 
     def _outside_transactions(self, work: Callable[[sqlite3.Connection], bool], wait_ms: int) -> bool:
         """Do `work` on a bare SQLite connection; False where others did not give way within `wait_ms`."""
@@ -242,6 +250,11 @@ def _begin(connection: sa.Connection) -> None:
     """A writer waits for its turn at the beginning, instead of failing later on a stale snapshot."""
     writes = connection.get_execution_options().get(_WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _is_lost(state: str | None) -> bool:
+    """True where PostgreSQL is away, shutting down or starting (classes 08 and 57P of SQLSTATE, or none at all)."""
+    return state is None or state.startswith(("08", "57P"))
 
 
 def _first_line(error: BaseException | None) -> str:

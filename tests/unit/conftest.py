@@ -213,25 +213,29 @@ def sqlite_url(tmp_path):
     return f"sqlite:///{tmp_path / 'deep' / 'cache.sqlite'}"
 
 
+def run_postgres(program: str, *arguments: str) -> None:
+    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    command = [*as_user, str(POSTGRES / program), *arguments]
+    subprocess.run(command, check=True, cwd="/tmp", stdout=subprocess.DEVNULL)
+
+
+def start_postgres(home: Path) -> None:
+    options = f"-c listen_addresses='' -k {home} -p 5432 -F"
+    run_postgres("pg_ctl", "-D", f"{home}/data", "-l", f"{home}/log", "-w", "-o", options, "start")
+
+
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory):
     require_part("PostgreSQL", present=(POSTGRES / "initdb").exists(), how="apt-get install postgresql")
     pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
     # The socket's path must stay short, and the server's user must reach it.
     home = Path(os.path.realpath(subprocess.check_output(["mktemp", "-d", "/tmp/pg.XXXXXX"], text=True).strip()))
-    as_user = []
     if os.geteuid() == 0:  # the server refuses to run as root
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         shutil.chown(home, "postgres", "postgres")
-
-    def run(*command: str) -> None:
-        subprocess.run([*as_user, *command], check=True, cwd=home, stdout=subprocess.DEVNULL)
-
-    run(str(POSTGRES / "initdb"), "-D", f"{home}/data", "-A", "trust", "-U", "test", "--no-sync")
-    options = f"-c listen_addresses='' -k {home} -p 5432 -F"
-    run(str(POSTGRES / "pg_ctl"), "-D", f"{home}/data", "-l", f"{home}/log", "-w", "-o", options, "start")
+    run_postgres("initdb", "-D", f"{home}/data", "-A", "trust", "-U", "test", "--no-sync")
+    start_postgres(home)
     yield f"postgresql+psycopg://test@/postgres?host={home}&port=5432"
-    run(str(POSTGRES / "pg_ctl"), "-D", f"{home}/data", "-m", "immediate", "stop")
+    run_postgres("pg_ctl", "-D", f"{home}/data", "-m", "immediate", "stop")
     shutil.rmtree(home)
 
 
@@ -252,3 +256,15 @@ def postgres_url(postgres_server):
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request):
     return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def restart_postgres(postgres_url) -> Callable[[], None]:
+    """Kill the server, as a crash would, and start it again."""
+    home = Path(postgres_url.partition("host=")[2].partition("&")[0])
+
+    def restart() -> None:
+        run_postgres("pg_ctl", "-D", f"{home}/data", "-m", "immediate", "stop")
+        start_postgres(home)
+
+    return restart

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,17 @@ def test_a_claim_that_could_not_be_released_is_released_by_the_heartbeat(url, mo
         assert theirs.look_up(keys(2)).to_ask == frozenset()
         ours._claims.renew()
         assert theirs.look_up(keys(2)).to_ask == set(keys(2))
+
+
+def test_a_restart_of_the_server_costs_neither_answers_nor_claims(postgres_url, restart_postgres):
+    with Cache(postgres_url, lease_s=600) as ours, Cache(postgres_url, lease_s=600) as theirs:
+        ours.look_up(keys(20))
+        with ThreadPoolExecutor(1) as thread:
+            restarting = thread.submit(restart_postgres)
+            for key in keys(10):
+                ours.put_summaries({key: summary("paid for")})
+                time.sleep(0.05)
+            restarting.result(60)
+        looked_up = theirs.look_up(keys(20))
+        assert looked_up.found.keys() == set(keys(10))
+        assert looked_up.to_ask == frozenset()

@@ -1,5 +1,6 @@
 """Our DaskTaskRunner: a cluster that starts when first needed, a lane beside it, true states for what was killed."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Self
@@ -21,6 +22,8 @@ from summidx.errors import UsageError
 
 LANE_THREADS = 4
 WORKER_TIMEOUT_S = 60.0
+STOP_S = 10.0
+"""A worker that hangs holds up the others no longer than this."""
 
 
 class IndexTaskRunner(DaskTaskRunner):
@@ -89,8 +92,10 @@ class IndexTaskRunner(DaskTaskRunner):
         """Tell every step of the run, in all processes, to end: what is under way and what has not begun."""
         stop_run(self._prepared.run_id, reason)
         if self._plugin is not None:
-            with suppress(Exception):  # a worker that cannot be reached any more builds nothing either
-                self.client.run(stop_run, self._prepared.run_id, reason, on_error="ignore")
+            loop: Any = self.client.loop
+            told = asyncio.run_coroutine_threadsafe(self._tell_stop(reason), loop.asyncio_loop)
+            with suppress(Exception):  # a worker that does not hear it, or not in time, fails by itself
+                told.result(2 * STOP_S)
 
     def __enter__(self) -> Self:
         """Start; neither cluster nor thread is made yet."""
@@ -107,6 +112,10 @@ class IndexTaskRunner(DaskTaskRunner):
             with suppress(Exception):  # a scheduler that is gone has no plugin left to remove
                 self.client.unregister_worker_plugin(self._plugin.name)  # type: ignore[no-untyped-call]
         super().__exit__(*args)
+
+    async def _tell_stop(self, reason: str) -> None:
+        run_id = self._prepared.run_id
+        await asyncio.wait_for(self.client.run(stop_run, run_id, reason, on_error="ignore"), STOP_S)
 
     def _make_cluster(self) -> Any:  # noqa: ANN401 - a cluster, or the address of one
         return make_cluster(self._prepared.settings())

@@ -36,6 +36,9 @@ STEER_S = 1.0
 FORGOTTEN_S = 600.0
 """After this time a question that failed may be asked afresh, by another repository that has it."""
 
+FORGIVEN = 3
+"""Outages that are not held against a question that was under way. One that kills its server each time must end too."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +61,15 @@ class _Failures:
 
     error: LLMError
     times: list[float] = field(default_factory=list)
+    forgiven: int = 0
+    """Outages in which it failed."""
+
+    def forgive(self, since: float) -> None:
+        """Take back the tries that failed since then."""
+        kept = [time for time in self.times if time < since]
+        if len(kept) < len(self.times) and self.forgiven < FORGIVEN:
+            self.times = kept
+            self.forgiven += 1
 
 
 class Calls:
@@ -116,7 +128,7 @@ class Calls:
         """The answer to one request.
 
         In all, at most `max_retries` + 1 requests are made for one question, `last` ones included: before, one try is
-        left for the end of the repository. A try that failed because the server was away does not count.
+        left for the end of the repository. Tries that failed because the server was away do not count (`FORGIVEN`).
 
         Args:
             prepared: the request.
@@ -214,8 +226,9 @@ class Calls:
                 self._outage.failed(error, now)
         failures = self._failures.setdefault(key, _Failures(error))
         failures.error = error
-        if self._outage is None or not self._outage.is_down:
-            failures.times.append(now)
+        failures.times.append(now)
+        if self._outage is not None and self._outage.is_down:
+            failures.forgive(now)
 
     def _failures_of(self, key: str, *, last: bool) -> _Failures | None:
         failures = self._failures.get(key)
@@ -231,7 +244,7 @@ class Calls:
     def _forgive(self, since: float) -> None:
         """What failed since then did so because the server is away."""
         for failures in self._failures.values():
-            failures.times = [time for time in failures.times if time < since]
+            failures.forgive(since)
 
     def _wait_s(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

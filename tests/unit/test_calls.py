@@ -322,6 +322,24 @@ def test_a_server_that_was_never_there_ends_the_run_too(cache):
         repository()
 
 
+def test_a_prompt_that_kills_its_server_each_time_fails_alone_in_the_end(fake_llm, cache, monkeypatch):
+    """A supervisor starts the server again and again; nobody can go on for ever by that."""
+    killed, away_until = [], 0.0
+
+    def script(body, before):
+        nonlocal away_until
+        if asks_for(body, "f3"):
+            killed.append(time.monotonic())
+            away_until = time.monotonic() + 0.2
+        return Answer(disconnect=True) if time.monotonic() < away_until else None
+
+    fake_llm.script = script
+    outcomes = Repository(fake_llm, cache, max_retries=1, concurrency=2)()
+    assert isinstance(outcomes["m.py::f3"], UnitFailure)
+    assert len(killed) <= 2 + calls_module.FORGIVEN
+    assert statuses(outcomes) == {Status.OK: FUNCTIONS, "failed": 1, Status.DEGRADED: 1}
+
+
 def test_a_server_that_comes_back_with_another_model_ends_the_run(fake_llm, cache):
     def script(body, before):
         if fake_llm.calls < 4:

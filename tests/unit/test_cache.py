@@ -1,8 +1,10 @@
+import json
 import logging
-import multiprocessing
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -129,26 +131,30 @@ def test_only_old_degraded_summaries_are_asked_again_and_replaced(url):
         assert cache.get_summaries([other])[other].text == "not named"
 
 
-def _race(url: str, name: str, start, results) -> None:
-    start.wait()
-    with Cache(url) as cache:
-        winners = cache.put_summaries({k: summary(name, key=k) for k in keys(400)})
-    results.put({k: s.text for k, s in winners.items()})
+RACE = """
+import json, sys
+from summidx.cache import Cache
+from summidx.keys import digest
+from summidx.records import Origin, Summary
+url, name = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+with Cache(url) as cache:
+    winners = cache.put_summaries({digest(n): Summary(text=name, origin=Origin.LLM) for n in range(400)})
+print(json.dumps({key: summary.text for key, summary in winners.items()}))
+"""
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_processes_that_open_and_fill_one_new_cache_at_once_agree_on_every_winner(kind, request):
-    url = request.getfixturevalue(f"{kind}_url")
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Event(), context.Queue()
-    processes = [context.Process(target=_race, args=(url, f"p{i}", start, results)) for i in range(4)]
+def test_processes_that_open_and_fill_one_new_cache_at_once_agree_on_every_winner(url):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", RACE, url, f"p{i}"], **pipes) for i in range(3)]
     for process in processes:
-        process.start()
-    start.set()
-    winners = [results.get(timeout=120) for _ in processes]
+        assert process.stdout.readline() == "ready\n"
     for process in processes:
-        process.join()
-        assert process.exitcode == 0
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    winners = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
     assert all(w == winners[0] for w in winners)
     with Cache(url) as cache:
         assert {k: s.text for k, s in cache.get_summaries(keys(400)).items()} == winners[0]

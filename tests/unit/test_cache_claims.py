@@ -149,7 +149,7 @@ def test_the_calls_of_a_killed_process_are_made_by_another_once_its_lease_is_ove
 
 
 def test_a_claim_outlives_its_lease_while_its_process_lives(asker, asked):
-    slow, other = asker("slow", keys(5), call_s=7, lease_s=3), asker("other", keys(5))
+    slow, other = asker("slow", keys(5), call_s=5, lease_s=2.5), asker("other", keys(5))
     slow.ready()
     other.ready()
     slow.start()

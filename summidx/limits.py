@@ -26,6 +26,9 @@ AS_WELL = 0.97
 """Where growing did not pay, the limit goes back to the least that brought this share of the best throughput."""
 MIN_ROUND_S = 1.0
 MIN_ROUND_ANSWERS = 16
+LEAST_QUEUE, QUEUE_SHARE = 4, 0.1
+"""Length of the server's queue that is aimed at, the second as a share of what it works on: as many answers as may come
+while we send the next calls."""
 STEADY_LOOKS = 5
 """Looks at the server's queue of which the fullest counts: a server that has just started runs little for a moment."""
 STEEPEST = 0.8
@@ -103,8 +106,8 @@ class AdaptiveLimit:
         """Keep the server's queue just above zero: full, and no deeper than it takes to stay so."""
         self._restart()
         self._running.append(load.running)
-        target = max(2, math.ceil(0.05 * load.running))
-        if load.waiting > target:
+        target = max(LEAST_QUEUE, math.ceil(QUEUE_SHARE * load.running))
+        if load.waiting > 2 * target:
             fits = max(self._running) + target
             # Calls that others send to the same server are in its numbers too: what we have in flight is the least.
             self._limit = max(1.0, min(self._limit, max(fits, self._limit * STEEPEST)))

@@ -98,3 +98,4 @@ def test_a_worker_that_has_all_the_work_gets_all_the_calls(build, fake_llm, opti
     )
     assert report["built"] == 2
     assert fake_llm.max_in_flight == 16, "an equal share is 8"
+    assert not [log for log in build.logs if "could not be shared out" in log.read_text()]

@@ -152,3 +152,30 @@ def test_a_cache_that_fails_when_the_answer_is_put_leaves_no_claim_behind(cache,
         run(cache, lambda answers: answers.get("k", lambda: asyncio.sleep(0, summary("paid for"))))
     with Cache(f"sqlite:///{tmp_path / 'cache.sqlite'}") as other:
         assert other.look_up(["k"]).to_ask == {"k"}
+
+
+def test_a_degraded_answer_is_asked_for_again_once_over_all_processes(cache, tmp_path):
+    cache.put_summaries({"k": summary("extract", Status.DEGRADED)})
+    asked = []
+    begun = asyncio.Event()
+
+    def ask(name):
+        async def degrade():
+            asked.append(name)
+            begun.set()
+            await asyncio.sleep(0.3)
+            return summary(f"extract by {name}", Status.DEGRADED)
+
+        return degrade
+
+    async def main():
+        with ThreadPoolExecutor(4) as executor, Cache(f"sqlite:///{tmp_path / 'cache.sqlite'}") as other:
+            one, two = (Answers(each, executor, retry_degraded=True) for each in (cache, other))
+            first = asyncio.create_task(one.get("k", ask("one")))
+            await begun.wait()
+            found = [await two.get("k", ask("two")), await first, await two.get("k", ask("two"))]
+            plain = await Answers(other, executor).get("k", ask("plain"))
+            return {each.summary.text for each in (*found, plain)}
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == {"extract by one"}
+    assert asked == ["one"]

@@ -7,6 +7,7 @@ leaves the log alone when the file of a connection that it closes has been moved
 
 import hashlib
 import logging
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -58,7 +59,7 @@ def replace_damaged(file: SqliteFile, what: str) -> None:
             return
         path = file.path
         new = Path(f"{path}.new")
-        for leftover in (new, *(Path(f"{new}{suffix}") for suffix in ("-journal", *SIDE_FILES))):
+        for leftover in (new, *(Path(f"{new}{suffix}") for suffix in ("-journal", "-headed", *SIDE_FILES))):
             leftover.unlink(missing_ok=True)
         try:
             carried = _build_new(new, path)
@@ -101,6 +102,42 @@ def _build_new(new: Path, damaged: Path) -> dict[str, int]:
             migrate(connection)
     finally:
         engine.dispose()
+    headed = Path(f"{new}-headed")
+    readable = damaged
+    if _lacks_header(damaged):
+        _write_with_header(damaged, header_of=new, target=headed)
+        readable = headed
+    try:
+        return _carry_over(new, readable)
+    finally:
+        headed.unlink(missing_ok=True)
+
+
+def _lacks_header(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB
+    return False
+
+
+def _write_with_header(damaged: Path, *, header_of: Path, target: Path) -> None:
+    """Copy the damaged file and give the copy the header of one that was made as it was.
+
+    What differs between two such headers (https://sqlite.org/fileformat2.html#the_database_header): the size in pages
+    at byte 28, and the list of free pages at byte 32, which nobody needs who only reads.
+    """
+    shutil.copyfile(damaged, target)
+    header = bytearray(header_of.read_bytes()[:100])
+    page_size = int.from_bytes(header[16:18], "big")
+    header[28:32] = (target.stat().st_size // page_size).to_bytes(4, "big")
+    header[32:40] = bytes(8)
+    with target.open("r+b") as file:
+        file.write(header)
+
+
+def _carry_over(new: Path, damaged: Path) -> dict[str, int]:
     carried = {}
     with closing(sqlite3.connect(new, isolation_level=None)) as target:
         target.execute("BEGIN")

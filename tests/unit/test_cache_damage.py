@@ -99,6 +99,13 @@ def test_all_but_what_lies_in_the_damaged_pages_is_carried_over(sqlite_url, path
     assert len(vectors) == N
 
 
+def test_nothing_is_lost_with_a_header_alone(sqlite_url, path):
+    DAMAGE["header"](path)
+    with Cache(sqlite_url) as cache:
+        assert len(cache.get_summaries(keys())) == len(cache.get_vectors(keys())) == N
+    assert not list(path.parent.glob("*.new*"))
+
+
 def test_half_a_file_gives_back_what_its_half_holds(sqlite_url, tmp_path):
     with Cache(sqlite_url) as cache:
         cache.put_summaries({k: summary(k * 10) for k in keys(2000)})

@@ -70,6 +70,8 @@ class _Loaded:
     engine: Any
     leash: Leash
     children: set[BaseProcess] = field(default_factory=set)
+    below: dict[int, Any] = field(default_factory=dict)
+    """What the children have started: a worker for each GPU, where there are several."""
     answered: bool = False
 
 
@@ -267,15 +269,28 @@ def _sampling_parameters(engine: Any, payload: Mapping[str, Any]) -> Any:  # noq
 
 
 def _tie_new(loaded: _Loaded, others: set[BaseProcess]) -> None:
+    import psutil  # comes with vLLM
+
     for child in set(multiprocessing.active_children()) - others - loaded.children:
         loaded.children.add(child)
         if child.pid is not None:
             loaded.leash.tie(child.pid)
+    for child in loaded.children:
+        with contextlib.suppress(psutil.Error):  # it ended
+            for process in psutil.Process(child.pid).children(recursive=True):
+                if process.pid not in loaded.below:
+                    loaded.below[process.pid] = process
+                    loaded.leash.tie(process.pid)
 
 
 def _kill(loaded: _Loaded) -> None:
+    import psutil
+
     for child in loaded.children:
         child.kill()
+    for process in loaded.below.values():
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 async def _end(loaded: _Loaded) -> None:

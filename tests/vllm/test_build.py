@@ -4,18 +4,17 @@ The server is the only witness: its own counters say how many calls were made an
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from real_vllm import PACKAGES, git
 
 from summidx.hierarchy import build_tree
 from summidx.parsing import parse
@@ -25,31 +24,8 @@ from summidx.sources import read_source
 from summidx.stop import Stop
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("tenacity", "pathspec", "prefect_dask")
-"""Code that others wrote and that is installed with summidx: small, and here without a network."""
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
-
-
-def git(repo: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=A. Author", "-c", "user.email=author@example.org")
-    command = ["git", "-C", str(repo), *identity, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def repos(tmp_path_factory) -> dict[str, Path]:
-    """The sources of PACKAGES, each committed to a git repository."""
-    found = {}
-    for name in PACKAGES:
-        repo = tmp_path_factory.mktemp("repos") / name
-        source = Path(find_spec(name).origin).parent
-        shutil.copytree(source, repo / name, ignore=shutil.ignore_patterns("__pycache__"))
-        git(repo, "init", "--quiet")
-        git(repo, "add", "--all")
-        git(repo, "commit", "--quiet", "--message", "As installed")
-        found[name] = repo
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +40,6 @@ class Run:
 
     def sum_usage(self, field: str) -> int:
         return sum(each["usage"][field] for each in self.report.values())
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """No settings of the developer's, and a Prefect home of its own."""
-    others = ("SUMMIDX_", "OPENAI_", "PREFECT_")
-    own = {name: value for name, value in os.environ.items() if not name.startswith(others)}
-    return own | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +149,9 @@ def test_the_indexes_answer(first, index_root, environment) -> None:
     hits = json.loads(done.stdout)
     assert "tenacity/wait.py" in {hit["path"] for hit in hits[:5]}
     assert all(hit["summary"] for hit in hits)
+
+
+def test_the_prompts_constant_start_is_not_computed_again(first, vllm_server) -> None:
+    """The system message comes first and is the same for all units of a level: vLLM keeps what it computed of it."""
+    asked = vllm_server.read_metric("vllm:prefix_cache_queries_total")
+    assert vllm_server.read_metric("vllm:prefix_cache_hits_total") > asked / 4

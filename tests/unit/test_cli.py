@@ -67,7 +67,9 @@ def http(corpus, publish_documents):
 HEAVY = ("torch", "lancedb", "pyarrow", "openai", "tree_sitter", "sentence_transformers", "sqlalchemy", "pygit2")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["search", "--help"], ["list", "--index-root", "no"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["search", "--help"], ["cache", "--help"], ["list", "--index-root", "no"]]
+)
 def test_what_needs_no_index_imports_nothing_heavy(arguments):
     script = f"""
 import atexit, sys

@@ -56,8 +56,8 @@ def build_key(tree: str, settings: Settings, *, summarizer: str, embedding_model
 def recorded_settings(settings: Settings) -> dict[str, object]:
     """The settings that take part in the build key, as CURRENT keeps them: by dotted name, as JSON values.
 
-    A group that the operator fills freely (`llm.extra_body`, `llm.engine_args`, `llm.instructions`) may hold anything,
-    a token or pages of text: its digest is kept, which says that it changed, and not what it is.
+    What the operator fills freely (`llm.extra_body`, `llm.instructions`) may hold anything, a token or pages of text:
+    its digest is kept, which says that it changed, and not what it is.
     """
     return {
         name: f"sha256:{digest(value)}" if isinstance(value, dict) else value

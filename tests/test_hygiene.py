@@ -29,7 +29,6 @@ KEYED = {
     "llm.extra_body",
     "llm.prompt_tokens",
     "llm.max_parts",
-    "llm.engine_args",
     "llm.instructions",
     "llm.summary_language",
     "embedding.trust_remote_code",

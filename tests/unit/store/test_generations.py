@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -263,9 +264,12 @@ root.publish(staging, build_manifest(documents, generation="killed", publish_id=
 
 
 def start_writer(root, until):
-    here = str(Path(__file__).parents[1])
+    here = Path(__file__).parents[1]
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(WRITER), str(root.path), here, until], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(WRITER), str(root.path), str(here), until],
+        env=os.environ | {"PYTHONPATH": str(here.parent)},  # what the conftest there imports
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 

@@ -107,6 +107,8 @@ def answer_shaping(engine_args: Mapping[str, Any]) -> dict[str, Any]:
 def _check_engine_args(engine_args: Mapping[str, Any]) -> None:
     if ours := sorted(OURS & engine_args.keys()):
         raise UsageError(f"`llm.engine_args` holds {', '.join(ours)}, which is set by `llm.model`: leave it out")
+    if isinstance(engine_args.get("hf_token"), str):  # it would stand in identities, and so in CURRENT and in logs
+        raise UsageError("`llm.engine_args` holds hf_token: set HF_TOKEN in the environment, settings are no secrets")
     known = _engine_arg_names() if engine_args else None
     if known and (unknown := sorted(engine_args.keys() - known)):
         raise UsageError(

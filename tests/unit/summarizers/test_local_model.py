@@ -103,6 +103,7 @@ def test_how_a_model_is_laid_out_is_not_what_it_answers():
         ({"model": "other"}, r"llm\.model"),
         ({"max_model_len": "32k"}, "max_model_len"),
         ({"max_model_len": 0}, "max_model_len"),
+        ({"hf_token": "hf_secret"}, "HF_TOKEN"),
     ],
 )
 def test_arguments_that_the_engine_cannot_take_are_refused_in_one_line(model, engine_args, says):

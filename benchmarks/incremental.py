@@ -202,7 +202,8 @@ def measure_commits(repo: Path, commits: Sequence[str], options: argparse.Namesp
         "prompts_asked_twice": calls - len({prompt for *_, prompt in record["requests"]}),
         "calls_of_distinct": round(calls / len(union), 4),
         "target_met": calls <= 1.02 * len(union) and not differences,
-        "calls_of_one_commit": round(calls / sizes[0], 3),
+        "calls_of_newest_commit": round(calls / sizes[0], 3),
+        "calls_of_mean_commit": round(calls * len(sizes) / sum(sizes), 3),
         "command_s": round(watched.seconds, 1),
         "cold_builds_that_differ": "not compared" if differences is None else differences,
     }

@@ -167,7 +167,7 @@ def _load_vllm_tests() -> Any:  # noqa: ANN401 - a module
 def main() -> None:
     """Read the options, run, write the result."""
     parser = argparse.ArgumentParser(description="Tokens per second of a real vLLM, through us and bare.")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs that count")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs that count")
     parser.add_argument("--write", action=argparse.BooleanOptionalAction, default=True, help="the result's file")
     options = parser.parse_args()
     result = harness.start_result("vllm_client") | measure(options.rounds)

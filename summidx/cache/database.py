@@ -6,15 +6,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from summidx.cache.damage import is_damage, replace_damaged
 from summidx.cache.schema import SCHEMA_VERSION, TABLE_NAMES, migrate, read_version
 from summidx.cache.sqlite_file import BUSY_TIMEOUT_MS, Moved, SqliteFile
+from summidx.cache.url import parse_url
 from summidx.errors import CacheError, UsageError
 
 MAX_TRIES = 4
@@ -31,6 +33,17 @@ _WRITES = "summidx_writes"
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Opened:
+    """The connections to one file or server."""
+
+    engine: sa.Engine
+    file: SqliteFile
+    """As it was opened; unused for a server."""
+    is_ready: bool = False
+    """Its tables are up to date."""
 
 
 class Database:
@@ -57,8 +70,7 @@ class Database:
         self._opening = threading.RLock()
         self._turn: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
         """SQLite has one writer at a time, and lets those that wait sleep for up to 100 ms: our threads queue here."""
-        self._file = SqliteFile(self.path, read_only=read_only)
-        self._engine: sa.Engine | None = None
+        self._opened: _Opened | None = None
         if self.is_sqlite and read_only and not self.path.is_file():
             return
         try:
@@ -92,7 +104,7 @@ class Database:
             CacheError: the database failed.
         """
         found = self._run(work, writes=True)
-        if self.is_sqlite and self._file.log_is_long():
+        if self.is_sqlite and SqliteFile(self.path, read_only=True).log_is_long():
             self.fold_log(wait_ms=BUSY_TIMEOUT_MS)
         return found
 
@@ -113,7 +125,7 @@ class Database:
     def size_bytes(self) -> int:
         """What the cache takes on disk."""
         if self.is_sqlite:
-            return self._file.size_bytes()
+            return SqliteFile(self.path, read_only=True).size_bytes()
         sizes = (
             sa.func.coalesce(sa.func.pg_total_relation_size(sa.func.to_regclass(sa.literal(name))), 0)
             for name in TABLE_NAMES
@@ -125,55 +137,62 @@ class Database:
         with self._opening:
             if self.is_sqlite and not self.read_only:
                 self.fold_log(wait_ms=0)
-            if self._engine is not None:
-                self._engine.dispose()
-                self._engine = None
+            if self._opened is not None:
+                self._forget(self._opened)
 
     def _run(self, work: Callable[[sa.Connection], T], *, writes: bool) -> T:
         tried = 0
         while True:
             tried += 1
+            opened = self._find_opened()
             try:
-                engine = self._open()
-                with self._turn if writes else nullcontext(), engine.connect() as connection:
+                self._prepare(opened)
+                with self._turn if writes else nullcontext(), opened.engine.connect() as connection:
                     connection.execution_options(**{_WRITES: writes})
                     with connection.begin():
                         return work(connection)
             except SQLAlchemyError as error:
-                if tried == MAX_TRIES or not self._mend(error, tried):
+                if tried == MAX_TRIES or not self._mend(error, opened, tried):
                     raise CacheError(self._explain(error)) from error
 
-    def _open(self) -> sa.Engine:
-        """The engine, on the file that lies at the path now, its tables up to date."""
+    def _find_opened(self) -> _Opened:
+        """The connections to what lies at the path now; nothing is connected yet."""
         with self._opening:
-            if self._engine is not None and self.is_sqlite and self._file.has_moved():
+            if self._opened is not None and self.is_sqlite and self._opened.file.has_moved():
                 logger.warning("the cache %s was replaced while it was in use: going on with the new one", self.path)
-                self._engine.dispose()
-                self._engine = None
-            if self._engine is not None:
-                return self._engine
-            self._file = SqliteFile(self.path, read_only=self.read_only)
-            engine = self._create_engine()
-            try:
-                with engine.begin() as connection:
-                    version = read_version(connection)
-                if version < SCHEMA_VERSION and not self.read_only:
-                    with engine.connect() as connection:
-                        connection.execution_options(**{_WRITES: True})
-                        with connection.begin():
-                            migrate(connection)
-                    version = SCHEMA_VERSION
-            except BaseException:
-                engine.dispose()
-                raise
-            self.version, self._engine = version, engine
-            self.openings += 1
-            return engine
+                self._forget(self._opened)
+            if self._opened is None:
+                file = SqliteFile(self.path, read_only=self.read_only)
+                self._opened = _Opened(self._create_engine(file), file)
+            return self._opened
 
-    def _create_engine(self) -> sa.Engine:
+    def _forget(self, opened: _Opened) -> None:
+        with self._opening:
+            opened.engine.dispose()
+            if self._opened is opened:
+                self._opened = None
+
+    def _prepare(self, opened: _Opened) -> None:
+        """Bring the tables up to date, once."""
+        if opened.is_ready:
+            return
+        with self._opening:
+            with opened.engine.begin() as connection:
+                version = read_version(connection)
+            if version < SCHEMA_VERSION and not self.read_only:
+                with opened.engine.connect() as connection:
+                    connection.execution_options(**{_WRITES: True})
+                    with connection.begin():
+                        migrate(connection)
+                version = SCHEMA_VERSION
+            self.version = version
+            self.openings += 0 if opened.is_ready else 1
+            opened.is_ready = True
+
+    def _create_engine(self, file: SqliteFile) -> sa.Engine:
         try:
             if self.is_sqlite:
-                engine = sa.create_engine(self.url, creator=self._file.connect)
+                engine = sa.create_engine(self.url, creator=file.connect)
                 sa.event.listen(engine, "begin", _begin)
                 return engine
             return sa.create_engine(
@@ -191,7 +210,7 @@ class Database:
                 f"{error.name} is not installed, and {self.url.drivername} needs it: pip install 'summidx[postgres]'"
             ) from None
 
-    def _mend(self, error: SQLAlchemyError, tried: int) -> bool:
+    def _mend(self, error: SQLAlchemyError, opened: _Opened, tried: int) -> bool:
         """True where the transaction can be tried again now."""
         original = error.orig if isinstance(error, DBAPIError) else None
         if isinstance(original, Moved):
@@ -199,10 +218,8 @@ class Database:
         if is_damage(original) and not self.read_only:
             try:
                 with self._opening:
-                    replace_damaged(self._file, _first_line(original))
-                    if self._engine is not None:
-                        self._engine.dispose()
-                        self._engine = None
+                    replace_damaged(opened.file, _first_line(original))
+                    self._forget(opened)
             except (OSError, sqlite3.Error, SQLAlchemyError) as failure:
                 logger.warning("the damaged cache %s could not be replaced: %s", self.path, failure)
                 return False
@@ -215,11 +232,11 @@ class Database:
 
     def _outside_transactions(self, work: Callable[[sqlite3.Connection], bool], wait_ms: int) -> bool:
         """Do `work` on a bare SQLite connection; False where others did not give way within `wait_ms`."""
-        engine = self._engine
-        if engine is None or not self.is_sqlite:
+        opened = self._opened
+        if opened is None or not self.is_sqlite:
             return False
         try:
-            with engine.connect() as pooled:
+            with opened.engine.connect() as pooled:
                 connection = pooled.connection.driver_connection
                 assert isinstance(connection, sqlite3.Connection)  # noqa: S101 - for the type checker
                 connection.execute(f"PRAGMA busy_timeout={wait_ms}")
@@ -259,31 +276,3 @@ def _is_lost(state: str | None) -> bool:
 
 def _first_line(error: BaseException | None) -> str:
     return (str(error).strip().splitlines() or [""])[0]
-
-
-def check_cache_url(url: str) -> None:
-    """Refuse what is no URL of a cache; nothing is opened.
-
-    Raises:
-        UsageError: as `Cache`.
-    """
-    parse_url(url)
-
-
-def parse_url(url: str) -> sa.URL:
-    """The URL of a database that can hold a cache.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        parsed = sa.make_url(url)
-    except ArgumentError:
-        raise UsageError(
-            "the cache's URL is no database URL; write sqlite:///FILE or postgresql+psycopg://..."
-        ) from None
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise UsageError(f"a cache cannot lie in {parsed.drivername}; use sqlite:/// or postgresql+psycopg://")
-    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise UsageError("a cache in memory is seen by one connection only; name a file: sqlite:///FILE")
-    return parsed

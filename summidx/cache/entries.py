@@ -18,7 +18,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from summidx.cache.claims import LEASE_S, Claims, Unclaimed
-from summidx.cache.database import Database, check_cache_url
+from summidx.cache.database import Database
 from summidx.cache.rows import (
     SUMMARY_ROWS,
     Found,
@@ -32,6 +32,7 @@ from summidx.cache.rows import (
     read_rows,
     vector_rows,
 )
+from summidx.cache.url import check_cache_url
 from summidx.cache.uses import Uses
 from summidx.errors import CacheError
 from summidx.records import Status, Summary

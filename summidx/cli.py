@@ -10,8 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 import summidx
-from summidx import cache_command, options
+from summidx import cache_command
 from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
+from summidx.plan_command import plan_build
 from summidx.records import Document, Level, Manifest, Status, count_where
 from summidx.search.ranking import Mode
 
@@ -46,14 +47,14 @@ app = typer.Typer(
 
 app.add_typer(cache_command.app, name="cache")
 
+app.command("plan", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(plan_build)
+
 IndexRootOption = Annotated[
     str | None,
     typer.Option(
         "--index-root", metavar="DIR", help="Folder of the indexes; default: SUMMIDX_INDEX_ROOT, else summary-index."
     ),
 ]
-PROGRESS_LINES = 10
-"""So many lines tell of a long work where there is no terminal."""
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -148,74 +149,6 @@ def show(
         print_outline(make_console(sys.stdout), repo, index.manifest, roots)
 
 
-@app.command("plan", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})
-def plan_build(  # noqa: PLR0913 - its options
-    *,
-    repos_root: options.ReposRoot = None,
-    repo: options.Repo = None,
-    repos_file: options.ReposFile = None,
-    index_root: options.IndexRoot = None,
-    levels: options.Levels = None,
-    tests: options.Tests = None,
-    llm_provider: options.LLMProvider = None,
-    llm_model: options.LLMModel = None,
-    llm_base_url: options.LLMBaseURL = None,
-    llm_concurrency: options.LLMConcurrency = None,
-    summary_language: options.SummaryLanguage = None,
-    prompt_file: options.PromptFile = None,
-    embedding_model: options.EmbeddingModel = None,
-    num_processes: options.NumProcesses = None,
-    gpu_ids: options.GPUIds = None,
-    force_cpu: options.ForceCPU = None,
-    skip_existing: options.SkipExisting = None,
-    retry_degraded: options.RetryDegraded = None,
-    stage: options.StageOption = None,
-    log_dir: options.LogDir = None,
-    cache_url: options.CacheURL = None,
-    cache_policy: options.CachePolicyOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Predict what a build with the same options would cost: calls, tokens, time. No LLM is asked to write anything."""
-    from summidx.prediction import load_check, write_prediction
-    from summidx.predictor import predict
-    from summidx.request import BuildRequest
-    from summidx.terminal import make_console, print_prediction
-
-    request = BuildRequest.from_parameters(
-        {
-            "repos_root": repos_root,
-            "repos": repo,
-            "repos_file": repos_file,
-            "index_root": index_root,
-            "levels": levels,
-            "tests": tests,
-            "llm_provider": llm_provider,
-            "llm_model": llm_model,
-            "llm_base_url": llm_base_url,
-            "llm_concurrency": llm_concurrency,
-            "summary_language": summary_language,
-            "prompt_file": prompt_file,
-            "embedding_model": embedding_model,
-            "num_processes": num_processes,
-            "gpu_ids": gpu_ids,
-            "force_cpu": force_cpu,
-            "skip_existing": skip_existing,
-            "retry_degraded": retry_degraded,
-            "stage": stage,
-            "cache_policy": cache_policy,
-        }
-    )
-    settings = request.settings(log_dir=log_dir, cache_url=cache_url)
-    prediction = predict(request.repos(settings), settings, _tell_progress)
-    write_prediction(prediction, settings.index_root)
-    check = load_check(settings.index_root)
-    if as_json:
-        busy = {"llm_busy": round(prediction.llm_busy, 3), "embedding_busy": round(prediction.embedding_busy, 3)}
-        _print_json(asdict(prediction) | busy | {"last_prediction": asdict(check) if check else None})
-    else:
-        print_prediction(make_console(sys.stdout), prediction, check)
-
-
 @app.command("list")
 def list_indexes(index_root: IndexRootOption = None, *, as_json: JsonOption = False) -> None:
     """List the indexes under the index root."""
@@ -232,17 +165,6 @@ def list_indexes(index_root: IndexRootOption = None, *, as_json: JsonOption = Fa
     damaged = [name for name, manifest, _ in indexes if manifest is None]
     if damaged:
         raise StoreError(f"{len(damaged)} of {len(indexes)} indexes cannot be read: {', '.join(damaged)}: build again")
-
-
-def _tell_progress(number: int, total: int, name: str) -> None:
-    """On a terminal one line that is written over; elsewhere a line now and then."""
-    from summidx.terminal import escape_text
-
-    if sys.stderr.isatty():
-        end = "\n" if number == total else ""
-        typer.echo(f"\r\x1b[K{number}/{total} {escape_text(name)[:60]}{end}", err=True, nl=False)
-    elif total >= PROGRESS_LINES and number % (total // PROGRESS_LINES) == 0:
-        typer.echo(f"{number}/{total} {escape_text(name)}", err=True)
 
 
 def _load(index_root: str | None, *, embedding_model: str | None = None) -> tuple["Settings", "IndexRoot"]:

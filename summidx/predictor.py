@@ -108,7 +108,7 @@ def _sum_up(
         seconds=round(seconds + STARTUP_S, 1) if repositories else 0.0,
         llm_s=round(llm_s, 1),
         embedding_s=round(embedding_s, 1),
-        basis=experience.basis,
+        basis=experience.basis if calls else experience.basis[-1:],
         confirm=_find_objection(plan, settings),
     )
 

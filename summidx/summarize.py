@@ -179,13 +179,11 @@ class Walk:
 
     async def _answer_parts(self, requests: Sequence[SummaryRequest]) -> list[Summary]:
         """Answers to all parts; where one fails, the others are still waited for: what is paid for is kept."""
-        tasks = [asyncio.create_task(self._answer(request)) for request in requests]
-        try:
-            await asyncio.wait(tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-        return [task.result() for task in tasks]
+        answers = await asyncio.gather(*map(self._answer, requests), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Summary)]
 
     async def _answer(self, request: SummaryRequest) -> Summary:
         """The one place where a request is answered: by the cache, by a call in flight for its equal, or by a call."""

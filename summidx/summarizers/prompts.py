@@ -69,9 +69,10 @@ class PromptWriter:
         longest_answer = max(self._max_tokens, self._max_tokens_function)
         self.smallest_room = min(self._room(*kind, self._budget_tokens - longest_answer) for kind in kinds)
         """Bytes of data that fit into any prompt; below `MIN_ROOM` nothing useful does."""
-        self._entry_room = max(self.smallest_room // 8 - 60, 60)
-        """Bytes that one child's line may take: two of them fit half a prompt beside everything else."""
-        self._name_room = min(MAX_NAME_BYTES, max(self.smallest_room // 8, 60))
+        self._name_room = min(MAX_NAME_BYTES, self.smallest_room // 16)
+        """Bytes that a name, or a line of names, may take: all of them a quarter of a prompt."""
+        self._entry_room = 3 * self.smallest_room // 8 - 100
+        """Bytes that one child's line may take: two of them fit a prompt beside everything else."""
 
     @property
     def largest_prompt_bytes(self) -> int:
@@ -152,7 +153,7 @@ class PromptWriter:
         source = data_text(request.unit.own_source).strip("\n")
         children, parts = self._entries(request)
         truncated = children.was_cut or parts.was_cut or request.left_out > 0
-        least = min(_weigh_block(source), room // 2)
+        least = 0 if request.parts else min(_weigh_block(source), room // 2)
         children_text, was_cut = children.render(max(room - parts.weight - least, room // 2))
         truncated = truncated or was_cut
         room -= weigh(children_text)
@@ -240,7 +241,7 @@ def _group(
     """Groups of entries, each to be summarised by itself; None where that would make nothing shorter."""
     room = part_room - len(entries.label) - 2
     if entries.weight <= MANY_CHILDREN * part_room:
-        room //= 2
+        room = max(room // 2, 2 * max(entries.weights))
     runs = cut_children(entries.entries, entries.weights, room)
     if len(runs) == len(entries.entries):
         return None
@@ -310,7 +311,7 @@ def _head_of(source: str, room: int) -> str:
     lines = source.split("\n")
     mark = "[... the rest is told above, part by part ...]"
     kept = take(lines, room - len(mark) - 1)
-    return "\n".join([*kept, mark] if len(kept) < len(lines) else kept)
+    return "\n".join([*kept, mark] if 0 < len(kept) < len(lines) else kept)
 
 
 def _count_characters(request: SummaryRequest) -> int:

@@ -258,3 +258,50 @@ def test_any_source_makes_a_prompt_that_json_carries(text, context_tokens):
     messages, _ = writer(context_tokens).build_messages(SummaryRequest(unit, header=text))
     json.dumps(messages, ensure_ascii=False).encode("utf-8")
     assert estimate_tokens(messages) <= context_tokens
+
+
+def reduce_all(ours: PromptWriter, request: SummaryRequest, answer: str):
+    """Split until it fits, as a walk does; the final request and those of all parts."""
+    parts: list[SummaryRequest] = []
+    for _ in range(40):
+        reduction = ours.split(request)
+        if reduction is None:
+            return request, parts
+        parts.extend(reduction.parts)
+        request = reduction.merge([answer] * len(reduction.parts))
+    raise AssertionError("splitting does not end")
+
+
+@pytest.mark.parametrize(
+    "answer", ["It reads.", "It reads a line and checks it. " * 12, "It reads a line. " * 117], ids=len
+)
+@pytest.mark.parametrize("context_tokens", [1800, 8192])
+@pytest.mark.parametrize(
+    ("lines", "n_children"), [(0, 3), (0, 90), (0, 250), (40, 90), (3000, 0), (2000, 150), (700, 40)], ids=str
+)
+def test_after_splitting_everything_fits_and_no_list_is_cut(lines, n_children, context_tokens, answer):
+    ours = writer(context_tokens)
+    source = "\n".join(f"line_of_code({n})" if n % 7 else "" for n in range(lines))
+    unit = replace(UNIT, level=Level.CLASS, own_source=source, signature="class f(Base)")
+    final, parts = reduce_all(ours, SummaryRequest(unit, children=children(n_children, answer)), answer)
+    is_long = len(answer) > 1000 and context_tokens < 8192  # then it is cut, visibly
+    for request in (final, *parts):
+        messages, truncated = ours.build_messages(request)
+        assert estimate_tokens(messages) + ours.answer_tokens(request) <= context_tokens
+        user = messages[1]["content"]
+        assert truncated == ("left out" in user or "more ...]" in user)
+        assert not truncated or is_long or final.left_out
+    told = "\n".join(ours.build_messages(each)[0][1]["content"] for each in (final, *parts))
+    assert all(f"- function f{n:03}:" in told for n in range(n_children)), "every child is told once at least"
+    if lines and not final.left_out:
+        assert all(f"line_of_code({n})" in told for n in range(lines) if n % 7)
+
+
+def test_a_split_is_the_same_for_the_same_request_and_says_nothing_of_what_is_elsewhere(make_request):
+    source = "\n\n".join(f"def f{n}():\n    return {n * 7}" for n in range(2000))
+    one, other = (
+        writer().split(make_request(level=Level.FILE, own_source=text, callers=())).parts
+        for text in (source, source.replace("return 700\n", "return 1\n"))
+    )
+    assert one == writer().split(make_request(level=Level.FILE, own_source=source, callers=())).parts
+    assert len([part for part in one if part not in other]) == 1

@@ -248,7 +248,8 @@ class Build:
         while not self._ended.wait(SAMPLE_S):
             for process in self._processes():
                 with contextlib.suppress(psutil.Error):
-                    self._sample(process, "flow" if process.pid == self._root.pid else _kind(process))
+                    if kind := "flow" if process.pid == self._root.pid else _kind(process):
+                        self._sample(process, kind)
             self._series.append((time.monotonic(), self._cpu_by_kind()))
 
     def _sample(self, process: psutil.Process, kind: str) -> None:
@@ -283,7 +284,10 @@ def run_build(
 
 
 def _kind(process: psutil.Process) -> str:
+    """What a process is; "" for one that has ended and whose parent has not looked yet."""
     command = process.cmdline()
+    if not command:
+        return ""
     text = " ".join(command)
     if "spawn_main" in text:
         return "worker"

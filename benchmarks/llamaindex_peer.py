@@ -30,7 +30,7 @@ FEW = 50
 REFUSED = " please refuse this prompt"
 
 
-class Summaries(BaseExtractor):
+class Summaries(BaseExtractor):  # type: ignore[misc]  # LlamaIndex is not installed where types are checked
     """Asks for one summary for each node; the node's text is the prompt."""
 
     llm: Any = Field(exclude=True)

@@ -32,7 +32,7 @@ from summidx.summarizers.vllm_log import VLLMLog
 
 LOOK_S = 0.2
 """How often it is looked which processes vLLM has started while it loads."""
-SHUTDOWN_S = 5.0
+SHUTDOWN_S = 2.0
 """For vLLM's processes to end by themselves, which lets go of shared memory in order; then they are killed."""
 MAX_QUOTED = 300
 
@@ -83,6 +83,7 @@ class LocalEngine:
         self._model = model
         self._context_tokens = model.max_model_len or 0
         self._loading: asyncio.Task[_Loaded] | None = None
+        self._loaded: _Loaded | None = None
         self._ids = itertools.count()
 
     async def complete(
@@ -93,7 +94,7 @@ class LocalEngine:
         Raises:
             ContextTooLong: prompt and answer are longer than the context; nothing was sent.
             Overloaded: there was no answer in time.
-            ServerFault: the engine failed. Where it died, the next call loads it again.
+            ServerFault: the engine failed. Where it died, it is loaded again.
             RequestRefused: vLLM does not take the request.
             UnknownModel: the model cannot be loaded, or its engine dies before it answers anything.
         """
@@ -109,7 +110,7 @@ class LocalEngine:
         except LLMError:
             raise
         except Exception as error:
-            raise await self._map_error(error, loaded) from error
+            raise self._map_error(error, loaded) from error
 
     async def count_tokens(self, payload: Mapping[str, Any]) -> int | None:
         """Tokens of a prompt, its chat template applied, as the model's tokenizer makes them."""
@@ -118,7 +119,7 @@ class LocalEngine:
 
     async def aclose(self) -> None:
         """End the engine and its processes, one that is still loading too; the next call loads a new one."""
-        loading, self._loading = self._loading, None
+        loading, self._loading, self._loaded = self._loading, None, None
         if loading is None:
             return
         loading.cancel()
@@ -126,10 +127,12 @@ class LocalEngine:
             await _end(await loading)
 
     async def _running(self) -> _Loaded:
-        if self._loading is None:
-            self._loading = asyncio.create_task(self._load())
-            self._loading.add_done_callback(_note_seen)
-        return await asyncio.shield(self._loading)
+        return await asyncio.shield(self._loading or self._start_loading())
+
+    def _start_loading(self, dead: _Loaded | None = None) -> asyncio.Task[_Loaded]:
+        self._loading = asyncio.create_task(self._load(dead))
+        self._loading.add_done_callback(_note_seen)
+        return self._loading
 
     async def _generate(self, loaded: _Loaded, payload: Mapping[str, Any], record: CallRecord) -> Completion:
         engine = loaded.engine
@@ -160,12 +163,14 @@ class LocalEngine:
         _, (prompt,) = await engine.renderer.render_chat_async([payload["messages"]], chat, tokenize)
         return prompt
 
-    async def _load(self) -> _Loaded:
-        """Load the model in a thread; meanwhile tie each process that vLLM starts.
+    async def _load(self, dead: _Loaded | None) -> _Loaded:
+        """Load the model in a thread; meanwhile tie each process that vLLM starts. What is dead is cleared away before.
 
         Raises:
             UnknownModel: vLLM cannot load it.
         """
+        if dead is not None:
+            await _end(dead)  # it may still hold the memory
         others = set(multiprocessing.active_children())
         given_up = False
 
@@ -195,17 +200,23 @@ class LocalEngine:
                 making.exception()  # seen; what it says follows from giving up
                 await _end(loaded)
                 raise
+            except LLMError:
+                await _end(loaded)
+                raise
             except Exception as error:
-                reason = log.read_cause() or f"{type(error).__name__}: {error}"
+                reason = f"{type(error).__name__}: {error}"
+                if isinstance(error, RuntimeError):  # of its processes vLLM says no more than that they failed
+                    reason = log.read_cause() or reason
                 await _end(loaded)
                 raise UnknownModel(
                     f"vLLM cannot load the model {self._settings.model} ({_quote(reason)}): see `llm.model` and "
                     "`llm.engine_args`; out of memory, lower max_model_len or gpu_memory_utilization in them"
                 ) from error
         logger.info("vLLM loaded %s in %.0f s", self._model.id, time.monotonic() - started)
+        self._loaded = loaded
         return loaded
 
-    async def _map_error(self, error: Exception, loaded: _Loaded) -> LLMError:
+    def _map_error(self, error: Exception, loaded: _Loaded) -> LLMError:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -213,10 +224,10 @@ class LocalEngine:
             return RequestRefused(f"vLLM refuses the request: {_quote(str(error))}")
         if not isinstance(error, EngineDeadError):
             return ServerFault(f"vLLM failed: {type(error.__cause__ or error).__name__}: {_quote(str(error))}")
-        if self._loading is not None and self._loading.done() and self._loading.result() is loaded:
-            logger.warning("vLLM's engine died; the next call loads the model again")
-            self._loading = None
-            await _end(loaded)
+        if loaded.answered and self._loaded is loaded:  # else somebody has seen to it
+            self._loaded = None
+            logger.warning("vLLM's engine died; the model is loaded again")
+            self._start_loading(dead=loaded)
         if not loaded.answered:
             return UnknownModel(
                 f"vLLM's engine died before it answered anything with {self._settings.model}: out of memory, lower "

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from summidx.settings import Provider, Settings
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Moves when the same source and settings would give other rows; a golden test forces it to."""
 
 

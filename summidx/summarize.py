@@ -219,14 +219,17 @@ class Walk:
         return SummaryRequest(
             unit=unit,
             header=parent.signature if parent is not None and parent.level is Level.CLASS else "",
-            callers=tuple(itertools.islice(self._callers_of(unit), MAX_CALLERS)),
+            callers=tuple(sorted(itertools.islice(self._callers_of(unit), MAX_CALLERS))),
             children=tuple(self._child_summary(child) for child in tree.children[unit.id]),
         )
 
     def _callers_of(self, unit: Unit) -> Iterator[str]:
-        """Qualified names of functions and classes that call `unit`; a file's would put its path into the key."""
+        """Qualified names of functions and classes that call `unit`, by id.
+
+        A file's would put its path into the key. Tests call everything and say little of what it is for.
+        """
         for caller in map(self.tree.units.__getitem__, unit.called_by):
-            if caller.level in (Level.FUNCTION, Level.CLASS):
+            if caller.level in (Level.FUNCTION, Level.CLASS) and (unit.is_test or not caller.is_test):
                 yield caller.qualified_name
 
     def _child_summary(self, unit_id: str) -> ChildSummary:

@@ -9,7 +9,7 @@ in a fixed way. Faults of transport are raised: calls.py tries again.
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from summidx.accounting import CallRecord
@@ -117,7 +117,6 @@ class ChatSummarizer:
 
     def prepare(self, request: SummaryRequest) -> PreparedRequest:
         """Build the request and its key. The estimate of what fits is cheap, and put right later if wrong."""
-        request = replace(request, callers=())  # no LLM is shown them, and so no answer may depend on them
         max_tokens = self._writer.answer_tokens(request)
         messages, truncated = self._writer.build_messages(request)
         payload: dict[str, Any] = {

@@ -283,6 +283,8 @@ def _head_lines(request: SummaryRequest) -> list[str]:
         lines.append(f"Defined in: {clip(request.header, 60)}")
     if unit.level in (Level.FUNCTION, Level.CLASS):
         lines.append(f"Name: {clip(unit.qualified_name, 20)}")
+        if request.callers:
+            lines.append(f"Called by: {', '.join(request.callers)}")
         if request.is_part and unit.signature:
             lines.append(f"Signature: {clip(unit.signature, 60)}")
     elif unit.level is not Level.REPO:

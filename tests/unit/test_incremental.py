@@ -180,14 +180,16 @@ EDITS = {
     "a class body": (('unit = "cm"', 'unit = "mm"'), ["Circle", *ABOVE_CODE]),
     "module-level code": (("LIMIT = 10", "LIMIT = 11"), ABOVE_CODE),
     "a comment": (("    result = 0", "    # Of all.\n    result = 0"), ["total_area", *ABOVE_CODE]),
-    "a new call of a neighbour": (("result = 0", "result = largest([0])"), ["total_area", *ABOVE_CODE]),
-    "a call no more": (("+= shape.area()", "+= 1"), ["total_area", *ABOVE_CODE]),
     "a new function": (("\n\ndef largest", f"\n\n{NEW}\n\ndef largest"), ["new", *ABOVE_CODE]),
     "a deleted function": ((CORE[CORE.index("\n\ndef largest") :], "\n"), ABOVE_CODE),
-    "a renamed function": (("def total_area", "def sum_area"), ["sum_area", *ABOVE_CODE]),
     "a renamed method": (("def scale", "def grow"), ["Circle.grow", "Circle", *ABOVE_CODE]),
     "an order": (("PI = math.pi\nLIMIT = 10", "LIMIT = 10\nPI = math.pi"), ABOVE_CODE),
 }  # fmt: skip
+EDITS_OF_CALLS = {
+    "a new call of a neighbour": (("result = 0", "result = largest([0])"), ["largest", "total_area"]),
+    "a call no more": (("+= shape.area()", "+= 1"), ["Circle", "Circle.area", "total_area"]),
+    "a renamed caller": (("def total_area", "def sum_area"), ["Circle", "Circle.area", "sum_area"]),
+}
 
 
 @pytest.mark.parametrize("edit", EDITS)
@@ -195,6 +197,13 @@ def test_an_edit_costs_its_own_call_and_one_for_each_ancestor(built, edit):
     (old, new), expected = EDITS[edit]
     built.replace(old, new)
     assert built.build() == sorted(expected)
+
+
+@pytest.mark.parametrize("edit", EDITS_OF_CALLS)
+def test_an_edit_that_changes_who_calls_a_function_costs_that_function_too(built, edit):
+    (old, new), expected = EDITS_OF_CALLS[edit]
+    built.replace(old, new)
+    assert built.build() == sorted([*expected, *ABOVE_CODE])
 
 
 def test_lines_that_move_down_cost_their_file_and_what_is_above(built):

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,8 @@ FORGOTTEN = ("SUMMIDX_", "OPENAI_", "PREFECT_")
 
 @contextlib.contextmanager
 def workplace() -> Iterator[Path]:
-    """A temporary folder for all that a benchmark writes."""
+    """A temporary folder for all that a benchmark writes; a benchmark that is told to end (SIGTERM) removes it, too."""
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     with tempfile.TemporaryDirectory(prefix="summidx-bench-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -213,17 +215,25 @@ class Build:
         """False once it has ended."""
         return self._process.poll() is None
 
+    def kill(self) -> None:
+        """End it at once, with all its processes."""
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def wait(self, timeout_s: float = 3600.0) -> Watched:
         """Wait for its end; a build that takes longer than `timeout_s` is killed."""
         try:
             exit_code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            for process in self._processes():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+            self.kill()
             exit_code = self._process.wait()
+        except BaseException:  # we are told to end
+            self.kill()
+            raise
+        finally:
+            self._ended.set()
         ended_s = time.monotonic()
-        self._ended.set()
         self._sampler.join()
         stdout, stderr = (file.read_text(errors="replace") for file in (self._stdout, self._stderr))
         return Watched(

@@ -10,6 +10,7 @@ GPU, where the embedding takes all cores and the client of the LLM shares them.
 import argparse
 import json
 import shutil
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,15 +46,17 @@ def run_both_and_alone(refs: Sequence[RepoRef], options: argparse.Namespace, fol
             command += ["--index-root", str(folder / name), "--embedding-model", options.embedding_model]
             return harness.run_build(folder / f"{name}-run", [*command, *more])
 
-    start_s = build("start", 0.0, "--repo", str(nothing)).seconds
+    starts_s = [build("start", 0.0, "--repo", str(nothing)).seconds]
     build("warm", 0.0, *specs, "--stage", "summaries")
     (folder / "embedding").mkdir()
     for file in (folder / "warm").glob("cache.sqlite*"):
         shutil.copy(file, folder / "embedding")
     embedding = build("embedding", 0.0, *specs)
-    scale = options.scale or max(0.1, (embedding.seconds - start_s) * SLOTS / (calls * SERVICE_S))
+    scale = options.scale or max(0.1, (embedding.seconds - starts_s[0]) * SLOTS / (calls * SERVICE_S))
     summaries = build("summaries", scale, *specs, "--stage", "summaries")
     both = build("both", scale, *specs)
+    starts_s.append(build("start-again", 0.0, "--repo", str(nothing)).seconds)
+    start_s = statistics.mean(starts_s)
     longer_s = max(embedding.seconds, summaries.seconds)
     ratio = (both.seconds - start_s) / (longer_s - start_s)
     return {
@@ -64,6 +67,7 @@ def run_both_and_alone(refs: Sequence[RepoRef], options: argparse.Namespace, fol
         "texts_embedded": both.usage("vectors_embedded"),
         "service_s": round(SERVICE_S * scale, 3),
         "start_alone_s": round(start_s, 1),
+        "starts_s": [round(each, 1) for each in starts_s],
         "embedding_alone_s": round(embedding.seconds, 1),
         "summaries_alone_s": round(summaries.seconds, 1),
         "both_s": round(both.seconds, 1),

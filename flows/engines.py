@@ -24,7 +24,7 @@ from summidx.summarizers import ServedModel
 
 if TYPE_CHECKING:
     from summidx.engine import Engine
-    from summidx.limits import Demand
+    from summidx.llm.limits import Demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class RunEngine:
 
     def share(self, cap: int | None) -> "Demand":
         """Let this process have `cap` calls in flight (None: as it is); what its calls do. Never waits long."""
-        from summidx.limits import Demand
+        from summidx.llm.limits import Demand
 
         if cap is not None:
             self._cap = cap

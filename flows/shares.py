@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from flows.engines import share_run
-from summidx.limits import AdaptiveLimit, Demand, share_by_demand, sum_demands
+from summidx.llm.limits import AdaptiveLimit, Demand, share_by_demand, sum_demands
+from summidx.llm.server_load import LoadReader
 from summidx.settings import LLMSettings, Provider
-from summidx.summarizers.server_load import LoadReader
 
 PERIOD_S = 0.7
 ANSWER_S = 2.0

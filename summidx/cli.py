@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 import summidx
-from summidx import cache_command
+from summidx.commands import cache as cache_command
+from summidx.commands.plan import plan_build
 from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
-from summidx.plan_command import plan_build
 from summidx.records import Document, Level, Manifest, Status, count_where
 from summidx.search.ranking import Mode
 

@@ -18,12 +18,12 @@ import numpy as np
 
 from summidx.answers import Answers
 from summidx.cache import Cache
-from summidx.calls import Calls
 from summidx.embedding import Embedder, ResolvedModel
 from summidx.embedding.models import load_embedder, resolve_model
 from summidx.hierarchy import Tree
 from summidx.keys import build_key
-from summidx.limits import Demand
+from summidx.llm.calls import Calls
+from summidx.llm.limits import Demand
 from summidx.records import Summary, UnitFailure, Vectors
 from summidx.settings import Settings
 from summidx.stop import Stop

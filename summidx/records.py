@@ -195,8 +195,8 @@ class ChildSummary:
 class SummaryRequest:
     """All that a summariser may read to summarise `unit`.
 
-    `header` is the class's signature for a method. `callers` are at most 5 qualified names, the first by id, in the order
-    of the names: a file that moves does not change it. `children` are sorted by name.
+    `header` is the class's signature for a method. `callers` are at most 5 qualified names, the first by id, in order
+    of name, so that a file that moves does not change them. `children` are sorted by name.
     """
 
     unit: Unit

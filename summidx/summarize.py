@@ -20,8 +20,8 @@ from summidx.errors import (
     RequestRefused,
     ServerFault,
 )
-from summidx.gate import Priority
 from summidx.hierarchy import Tree
+from summidx.llm.gate import Priority
 from summidx.records import (
     ChildSummary,
     Level,

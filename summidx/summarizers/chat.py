@@ -19,7 +19,6 @@ from summidx.records import Origin, Summary, SummaryRequest
 from summidx.reduction import Reduction
 from summidx.settings import LLMSettings
 from summidx.summarizers import PreparedRequest, ServedModel
-from summidx.summarizers.output import parse_answer
 from summidx.summarizers.prompts import (
     MESSAGE_OVERHEAD_TOKENS,
     MIN_ROOM,
@@ -28,7 +27,8 @@ from summidx.summarizers.prompts import (
     add_nudge,
     estimate_tokens,
 )
-from summidx.summarizers.wording import PROMPT_VERSION
+from summidx.summarizers.prompts.output import parse_answer
+from summidx.summarizers.prompts.wording import PROMPT_VERSION
 
 DEFAULT_CONTEXT_TOKENS = 8192
 MAX_SHORTENINGS = 4

@@ -10,9 +10,9 @@ from fake_llm import FakeLLM
 
 from summidx.answers import Answers
 from summidx.cache import Cache
-from summidx.calls import Calls
 from summidx.errors import Overloaded
 from summidx.hierarchy import REPO_ID, build_tree
+from summidx.llm.calls import Calls
 from summidx.records import Level, Origin, Status, SummaryRequest, TestsPolicy, Unit, UnitFailure
 from summidx.settings import LLMSettings
 from summidx.stop import Stop

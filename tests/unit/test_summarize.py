@@ -9,9 +9,9 @@ import pytest
 from summidx import keys
 from summidx.answers import Answers
 from summidx.cache import Cache
-from summidx.calls import Calls
 from summidx.errors import InvalidOutput, Overloaded, Stopped, Unauthorised
 from summidx.hierarchy import REPO_ID, build_tree
+from summidx.llm.calls import Calls
 from summidx.records import Level, Origin, Status, Summary, TestsPolicy, Unit, UnitFailure
 from summidx.settings import LLMSettings
 from summidx.stop import Stop

@@ -1,7 +1,7 @@
 """How the limit of an endpoint is divided again while workers come, go, hang and start again."""
 
 from flows.shares import Division
-from summidx.limits import Demand
+from summidx.llm.limits import Demand
 
 
 def round_of(division, demands, now, silent=()):

@@ -28,7 +28,7 @@ from summidx.settings import LLMSettings, Provider
 from summidx.summarizers import ServedModel
 from summidx.summarizers.openai_compatible import OpenAICompatibleSummarizer, errors, probe_model
 from summidx.summarizers.prompts import estimate_tokens
-from summidx.summarizers.wording import PROMPT_VERSION
+from summidx.summarizers.prompts.wording import PROMPT_VERSION
 
 SECRET = "sk-very-secret"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from summidx.limits import AdaptiveLimit, Demand, fill, share_by_demand, sum_demands
-from summidx.summarizers.server_load import ServerLoad
+from summidx.llm.limits import AdaptiveLimit, Demand, fill, share_by_demand, sum_demands
+from summidx.llm.server_load import ServerLoad
 
 
 @dataclass

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from summidx.summarizers.server_load import ServerLoad
+from summidx.llm.server_load import ServerLoad
 
 FAST, SLOW = 1.25, 1.02
 """Growth for each round trip: far from the number of calls at which one was last lost, and near it."""

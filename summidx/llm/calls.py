@@ -19,14 +19,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from summidx.accounting import CallRecord
 from summidx.errors import ContextTooLong, InvalidOutput, LLMError, Overloaded, ServerFault, Unauthorised, UnknownModel
-from summidx.gate import CallGate, Priority
-from summidx.limits import AdaptiveLimit, Demand
-from summidx.outage import OutageWatch
+from summidx.llm.gate import CallGate, Priority
+from summidx.llm.limits import AdaptiveLimit, Demand
+from summidx.llm.outage import OutageWatch
+from summidx.llm.server_load import LoadReader
 from summidx.records import Summary
 from summidx.settings import LLMSettings
 from summidx.stop import Stop
 from summidx.summarizers import PreparedRequest, Summarizer
-from summidx.summarizers.server_load import LoadReader
 
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 """Before the second try; doubled for each further one, with jitter of as much again."""

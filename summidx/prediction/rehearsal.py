@@ -13,10 +13,10 @@ from summidx.accounting import CallRecord
 from summidx.answers import READ_DELAY_S, Answer, GroupedCall
 from summidx.cache import Cache
 from summidx.documents import build_documents, embedding_text
-from summidx.experience import Experience
-from summidx.gate import Priority
 from summidx.hierarchy import Tree
 from summidx.keys import vector_key
+from summidx.llm.gate import Priority
+from summidx.prediction.experience import Experience
 from summidx.records import Origin, Status, Summary
 from summidx.settings import Settings, Stage
 from summidx.stop import Stop

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from summidx.summarizers.server_load import LoadReader, ServerLoad, parse_load
+from summidx.llm.server_load import LoadReader, ServerLoad, parse_load
 
 VLLM = """# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge

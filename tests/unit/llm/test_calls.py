@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fake_llm import Answer, FakeLLM, error, running, start, unauthorised, unknown_model
 
-from summidx import calls as calls_module
-from summidx import outage as outage_module
 from summidx.answers import Answers
 from summidx.cache import Cache
-from summidx.calls import Calls
 from summidx.errors import Outage, Stopped, Unauthorised, UnknownModel
 from summidx.hierarchy import build_tree
+from summidx.llm import calls as calls_module
+from summidx.llm import outage as outage_module
+from summidx.llm.calls import Calls
 from summidx.records import Level, Origin, Status, TestsPolicy, Unit, UnitFailure
 from summidx.settings import LLMSettings, Provider
 from summidx.stop import Stop

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from summidx import sources
 from summidx.cache import Cache
 from summidx.errors import ParseError, SourceError, UsageError
-from summidx.experience import Experience, load_experience
 from summidx.hierarchy import build_tree
 from summidx.parsing import parse
 from summidx.pipeline import wanted_units
 from summidx.plan import Plan, PlannedRepo, check_rebuild, make_plan
 from summidx.prediction import Prediction, RepoPrediction, now_utc, sum_of
+from summidx.prediction.experience import Experience, load_experience
+from summidx.prediction.rehearsal import Rehearsal
 from summidx.records import RepoRef
-from summidx.rehearsal import Rehearsal
 from summidx.settings import CachePolicy, Settings
 from summidx.stop import Stop
 from summidx.store.generations import IndexRoot

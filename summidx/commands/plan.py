@@ -41,7 +41,7 @@ def plan_build(  # noqa: PLR0913 - its options
 ) -> None:
     """Predict what a build with the same options would cost: calls, tokens, time. No LLM is asked to write anything."""
     from summidx.prediction import load_check, write_prediction
-    from summidx.predictor import predict
+    from summidx.prediction.predict import predict
     from summidx.request import BuildRequest
     from summidx.terminal import make_console, print_prediction
 

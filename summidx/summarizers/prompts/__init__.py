@@ -12,10 +12,10 @@ from typing import Literal
 from summidx.records import ChildSummary, Level, SummaryRequest
 from summidx.reduction import Part, Reduction, cut_children, cut_lines
 from summidx.settings import LLMSettings
-from summidx.summarizers.data_text import data_text
-from summidx.summarizers.fitting import BYTES_PER_TOKEN, MARK_ROOM, cut_end, cut_line, cut_middle, take, weigh
+from summidx.summarizers.prompts.data_text import data_text
+from summidx.summarizers.prompts.fitting import BYTES_PER_TOKEN, MARK_ROOM, cut_end, cut_line, cut_middle, take, weigh
+from summidx.summarizers.prompts.wording import build_frame, build_system_prompt
 from summidx.summarizers.prose import clip
-from summidx.summarizers.wording import build_frame, build_system_prompt
 
 MESSAGE_OVERHEAD_TOKENS = 32
 """Allowance for the chat template."""

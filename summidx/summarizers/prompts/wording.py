@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 
 from summidx.records import Level
-from summidx.summarizers.output import MAX_KEYWORDS
+from summidx.summarizers.prompts.output import MAX_KEYWORDS
 
 PROMPT_VERSION = "2"
 """Moves when a prompt moves; a golden test forces it to. It is in the identity of what is written."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from summidx.errors import LLMError, Outage, Overloaded, ServerFault, Unauthorised, UnknownModel
-from summidx.gate import CallGate
+from summidx.llm.gate import CallGate
 
 SUSPECT_AFTER = 3
 """Failures in a row."""

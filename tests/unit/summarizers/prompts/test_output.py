@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from summidx.errors import InvalidOutput
-from summidx.summarizers.output import MAX_SUMMARY_CHARS, parse_answer
+from summidx.summarizers.prompts.output import MAX_SUMMARY_CHARS, parse_answer
 
 
 @pytest.mark.parametrize(

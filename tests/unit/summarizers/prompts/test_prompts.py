@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from summidx.keys import digest
 from summidx.records import ChildSummary, Level, SummaryRequest, Unit
 from summidx.settings import LLMSettings
-from summidx.summarizers.data_text import data_text
-from summidx.summarizers.fitting import BYTES_PER_TOKEN, weigh
 from summidx.summarizers.prompts import PromptWriter, estimate_tokens
-from summidx.summarizers.wording import PROMPT_VERSION, build_system_prompt
+from summidx.summarizers.prompts.data_text import data_text
+from summidx.summarizers.prompts.fitting import BYTES_PER_TOKEN, weigh
+from summidx.summarizers.prompts.wording import PROMPT_VERSION, build_system_prompt
 
 GOLDEN = {
     "1": "17acd2f15aa1062f6742de8988ef0aa0784651be97d9c70ea3cdd3560292bea8",

@@ -11,7 +11,7 @@ from summidx.cli import app
 from summidx.engine import Engine
 from summidx.pipeline import index_repo
 from summidx.plan import make_plan
-from summidx.predictor import predict
+from summidx.prediction.predict import predict
 from summidx.records import RepoRef
 from summidx.settings import load_settings
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from summidx.gate import CallGate
+from summidx.llm.gate import CallGate
 
 
 def run(coroutine):

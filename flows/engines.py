@@ -92,7 +92,7 @@ class RunEngine:
         from summidx.llm.limits import Demand
 
         if cap is not None:
-            self._cap = cap
+            self._cap = cap  # told again with each look, so that an engine that is just being made has it in the end
         engine = self._engine
         if engine is None:
             return Demand()

@@ -173,23 +173,25 @@ def share_by_demand(limit: int, demands: Sequence[Demand]) -> list[int]:
     """Divide `limit` over workers: the cap of each, in their order.
 
     Max-min fair: nobody gets less than it wants while another has more than that. What is left over is spread, so that
-    a worker that comes by new work begins at once; each gets at least 1 where `limit` allows. A call in flight cannot
-    be taken back: what a worker still has above its share is kept from the others until it has ended, so that the calls
-    in flight of all stay within `limit`, or fall until they do.
+    a worker that comes by new work begins at once. A call in flight cannot be taken back: what a worker still has above
+    its share is kept from the others until it has ended, so that the calls in flight of all fall to `limit`.
+
+    Who wants anything gets at least 1, else one that waits could wait for ever. That may be more than `limit` allows:
+    all together may pass it by fewer calls than there are workers.
     """
     if not demands:
         return []
-    wanted = [max(1, demand.wanted) for demand in demands]
-    shares = fill(limit, wanted)
-    spare = limit - sum(shares)
+    shares = fill(limit, [demand.wanted for demand in demands])
+    spare = max(0, limit - sum(shares))
     shares = [share + more for share, more in zip(shares, fill(spare, [spare] * len(shares)), strict=True)]
     over = sum(max(0, demand.in_flight - share) for demand, share in zip(demands, shares, strict=True))
-    if not over:
-        return shares
-    # Those within their share keep what they have in flight; what they may have beyond it is what the others leave.
-    begun = [min(demand.in_flight, share) for demand, share in zip(demands, shares, strict=True)]
-    more = fill(max(0, limit - over - sum(begun)), [share - kept for share, kept in zip(shares, begun, strict=True)])
-    return [kept + extra for kept, extra in zip(begun, more, strict=True)]
+    if over:
+        # Those within their share keep what they have in flight; what they may have beyond it is what the others leave.
+        begun = [min(demand.in_flight, share) for demand, share in zip(demands, shares, strict=True)]
+        left = max(0, limit - over - sum(begun))
+        more = fill(left, [share - kept for share, kept in zip(shares, begun, strict=True)])
+        shares = [kept + extra for kept, extra in zip(begun, more, strict=True)]
+    return [max(share, min(1, demand.wanted)) for share, demand in zip(shares, demands, strict=True)]
 
 
 def fill(amount: int, wishes: Sequence[int]) -> list[int]:

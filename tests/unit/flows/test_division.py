@@ -30,7 +30,7 @@ def test_a_worker_that_does_not_answer_keeps_its_cap_and_one_that_is_gone_leaves
     round_of(division, {"a": Demand(8, 100), "b": Demand(8, 100)}, 0.0)
     assert round_of(division, {"a": Demand(8, 100)}, 1.0, silent=["b"]) == {"a": 8}
     assert round_of(division, {"a": Demand(8, 100)}, 2.0) == {"a": 16}
-    assert round_of(division, {"a": Demand(16, 100), "c": Demand(0, 100)}, 3.0) == {"a": 8, "c": 0}
+    assert round_of(division, {"a": Demand(16, 100), "c": Demand(0, 100)}, 3.0) == {"a": 8, "c": 1}
 
 
 def test_losses_of_all_workers_that_were_sent_before_the_cut_are_one_cut():

@@ -1,6 +1,7 @@
 """The endpoint's limit: where it settles against a model of a server, and how it is divided."""
 
 import heapq
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -172,22 +173,44 @@ demands = st.lists(
 )
 
 
+def count_waiting(demands):
+    return sum(demand.wanted > 0 for demand in demands)
+
+
+@given(limit=st.integers(0, 600), demands=demands)
+def test_who_waits_gets_a_place_however_small_the_limit_and_whatever_is_still_in_flight(limit, demands):
+    shares = share_by_demand(limit, demands)
+    assert all(share > 0 for share, demand in zip(shares, demands, strict=True) if demand.wanted)
+
+
+@pytest.mark.parametrize("places", list(itertools.permutations(range(3))))
+def test_an_idle_worker_takes_no_place_from_one_that_waits(places):
+    ours = [Demand(waiting=1), Demand(), Demand()]
+    assert share_by_demand(1, [ours[place] for place in places]) == [[1, 0, 0][place] for place in places]
+
+
+def test_with_fewer_calls_than_workers_the_one_that_works_is_not_among_those_that_get_none():
+    assert share_by_demand(4, [Demand(waiting=1), *[Demand()] * 7])[0] == 1
+    assert share_by_demand(4, [Demand(waiting=9), *[Demand()] * 7]) == [4, *[0] * 7]
+    assert share_by_demand(2, [Demand(waiting=9)] * 3) == [1, 1, 1], "one more than the limit, so that nobody starves"
+
+
 @given(limit=st.integers(0, 600), demands=demands)
 def test_shares_stay_within_the_limit_whatever_is_still_in_flight(limit, demands):
+    """Within it but for the one call that nobody is refused."""
     shares = share_by_demand(limit, demands)
     assert len(shares) == len(demands)
     assert min(shares) >= 0
-    assert sum(shares) <= limit
+    assert sum(shares) <= limit + count_waiting(demands)
     may_be_in_flight = sum(max(share, demand.in_flight) for share, demand in zip(shares, demands, strict=True))
-    assert may_be_in_flight <= max(limit, sum(demand.in_flight for demand in demands))
+    begun = sum(demand.in_flight for demand in demands)
+    assert may_be_in_flight <= max(limit, begun) + sum(not each.in_flight for each in demands if each.wanted)
 
 
 @given(limit=st.integers(1, 600), demands=demands)
 def test_the_whole_limit_is_given_away_where_nothing_is_in_flight_over_it(limit, demands):
     idle = [Demand(0, demand.waiting) for demand in demands]
-    shares = share_by_demand(limit, idle)
-    assert sum(shares) == limit
-    assert limit < len(idle) or min(shares) >= 1
+    assert sum(share_by_demand(limit, idle)) == max(limit, count_waiting(idle))
 
 
 @given(limit=st.integers(1, 600), demands=demands)
@@ -210,9 +233,9 @@ def test_divided_again_and_again_the_calls_in_flight_fall_to_the_limit_and_nobod
         # Some calls end, and each worker fills up to its cap.
         in_flight = [n - ended.randint((n + 1) // 2, n) for n in in_flight]
         in_flight = [max(n, share) for n, share in zip(in_flight, shares, strict=True)]
-        assert sum(in_flight) <= max(limit, before)
-    assert sum(in_flight) == limit
-    assert limit < len(in_flight) or min(in_flight) >= 1
+        assert sum(in_flight) <= max(limit, before) + len(in_flight)
+    assert sum(in_flight) == max(limit, len(in_flight))
+    assert min(in_flight) >= 1
     assert max(in_flight) - min(in_flight) <= 1
 
 

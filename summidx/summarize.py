@@ -203,7 +203,7 @@ class Walk:
         try:
             return await self.calls.ask(prepared, self.usage.record, priority, last=self.at_end)
         except (InvalidOutput, ContextTooLong) as error:
-            text = extract_summary(prepared.request)
+            text = extract_summary(_as_sent(prepared.request))
             return replace(
                 text,
                 status=Status.DEGRADED,
@@ -237,6 +237,21 @@ class Walk:
         outcome = self.outcomes[unit_id]
         text = outcome.text if isinstance(outcome, Summary) else None
         return ChildSummary(unit.level, unit.name, unit.signature, text)
+
+
+def _as_sent(request: SummaryRequest) -> SummaryRequest:
+    """The request without what no prompt shows: a text in the cache must follow from its key alone.
+
+    Else a fork would get the name of the repository that was read first.
+    """
+    unit = replace(request.unit, is_test=False)
+    if unit.level is Level.REPO:
+        unit = replace(unit, name="", qualified_name="")
+    if unit.path.lower().endswith(".ipynb"):
+        unit = replace(unit, docstring="")  # of the cells beside the code, which is all that a prompt has
+    if request.is_part:
+        unit = replace(unit, gloss="")
+    return replace(request, unit=unit)
 
 
 def _stands_on(summary: Summary, parts: Sequence[Summary]) -> Summary:

@@ -70,7 +70,7 @@ def placement(unit: Unit) -> str:
         case Level.DIRECTORY:
             return _capital(f"{test}directory `{unit.path.rstrip('/')}/`")
         case Level.REPO:
-            return f"Repository `{unit.name}`"
+            return f"Repository `{unit.name}`" if unit.name else "Repository"
 
 
 def language_name(language: str) -> str:

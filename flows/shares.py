@@ -34,6 +34,7 @@ class Division:
         self._counted: dict[str, int] = {}
         self._completed = 0
         self._lost_sent_at: float | None = None
+        self._lost_in_flight: dict[str, int] = {}
 
     @property
     def limit(self) -> int:
@@ -55,11 +56,21 @@ class Division:
         self.note_losses(demands, now)
         lost_s = None if self._lost_sent_at is None else now - self._lost_sent_at
         self._lost_sent_at = None
-        together = replace(sum_demands(list(demands.values())), completed=self._completed, lost_call_s=lost_s)
+        at_loss = sum(max(each.in_flight, self._lost_in_flight.get(name, 0)) for name, each in demands.items())
+        self._lost_in_flight.clear()
+        together = replace(
+            sum_demands(list(demands.values())),
+            completed=self._completed,
+            lost_call_s=lost_s,
+            lost_in_flight=0 if lost_s is None else at_loss,
+        )
         self._limit.observe(together, now, load)
 
     def note_losses(self, demands: Mapping[str, Demand], now: float) -> None:
-        """Keep for the next look that calls were lost: each is told once."""
+        """Keep for the next look that calls were lost, and of how many: each is told once."""
+        for worker, demand in demands.items():
+            if demand.lost_call_s is not None:
+                self._lost_in_flight[worker] = max(demand.lost_in_flight, self._lost_in_flight.get(worker, 0))
         sent = [now - demand.lost_call_s for demand in demands.values() if demand.lost_call_s is not None]
         if sent:
             self._lost_sent_at = max(*sent, self._lost_sent_at if self._lost_sent_at is not None else sent[0])

@@ -105,6 +105,7 @@ class Calls:
         self._failures: dict[str, _Failures] = {}
         self._completed = 0
         self._lost_sent_at: float | None = None
+        self._lost_in_flight = 0
         self._cut_at = 0.0
         self._paused_at = 0.0
         self._refusals = 0
@@ -112,11 +113,13 @@ class Calls:
     def demand(self) -> Demand:
         """What the calls are doing; each loss is told once."""
         lost_at, self._lost_sent_at = self._lost_sent_at, None
+        lost_in_flight, self._lost_in_flight = self._lost_in_flight, 0
         return Demand(
             in_flight=self.gate.in_flight,
             waiting=self.gate.waiting,
             completed=self._completed,
             lost_call_s=None if lost_at is None else time.monotonic() - lost_at,
+            lost_in_flight=lost_in_flight,
         )
 
     def set_cap(self, cap: int) -> None:
@@ -270,6 +273,7 @@ class Calls:
 
     def _lose(self, sent_at: float, now: float) -> None:
         self._lost_sent_at = max(sent_at, self._lost_sent_at or 0.0)
+        self._lost_in_flight = max(self._lost_in_flight, self.gate.in_flight)
         if self._limit is not None:
             if self._limit.lose(sent_at, now, self.gate.in_flight):
                 self.gate.set_cap(self._limit.limit)

@@ -47,6 +47,8 @@ class Demand:
     lost_call_s: float | None = None
     """How long ago the last sent of the calls was sent that were lost (`Overloaded`) since the last look; None: none
     was."""
+    lost_in_flight: int = 0
+    """Calls in flight when the first of them was lost: at the next look a burst of refusals has left none. 0: not known."""
 
     @property
     def wanted(self) -> int:
@@ -94,7 +96,9 @@ class AdaptiveLimit:
         To be called about once a second. `demand.lost_call_s` counts as a loss.
         """
         if demand.lost_call_s is not None:
-            self.lose(now - demand.lost_call_s, now, max(demand.in_flight, 1))
+            # Where nothing says how many it was that were too many, it was the limit.
+            in_flight = max(demand.in_flight, demand.lost_in_flight) or self.limit
+            self.lose(now - demand.lost_call_s, now, in_flight)
         if load is None:
             self._running.clear()
             self._grow_while_it_pays(demand, now)
@@ -207,9 +211,11 @@ def fill(amount: int, wishes: Sequence[int]) -> list[int]:
 def sum_demands(demands: Sequence[Demand]) -> Demand:
     """The demand of several workers together."""
     ages = [demand.lost_call_s for demand in demands if demand.lost_call_s is not None]
+    at_loss = sum(max(demand.in_flight, demand.lost_in_flight) for demand in demands)
     return Demand(
         in_flight=sum(demand.in_flight for demand in demands),
         waiting=sum(demand.waiting for demand in demands),
         completed=sum(demand.completed for demand in demands),
         lost_call_s=min(ages, default=None),
+        lost_in_flight=at_loss if ages else 0,
     )

@@ -45,6 +45,15 @@ def test_losses_of_all_workers_that_were_sent_before_the_cut_are_one_cut():
     assert division.limit == 16
 
 
+def test_a_burst_of_refusals_that_is_over_by_the_next_look_halves_the_limit_once():
+    division = Division(64)
+    division.note_losses({"a": Demand(0, 100, 0, 0.5, 16)}, 10.0)  # heard between two rounds
+    round_of(division, {"a": Demand(0, 100, 0, 0.6, 4), "b": Demand(0, 100, 0, 0.5, 32), "c": Demand(16, 100)}, 10.1)
+    assert division.limit == 32
+    round_of(division, {"a": Demand(0, 100), "b": Demand(0, 100), "c": Demand(0, 100, 0, 0.5)}, 20.0)
+    assert division.limit == 16, "what was heard of the first burst is forgotten"
+
+
 def test_a_worker_that_was_started_again_counts_from_nothing():
     division = Division(64)
     division.observe({"a": Demand(32, 100, 500), "b": Demand(32, 100, 500)}, 0.0)

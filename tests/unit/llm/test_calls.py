@@ -385,7 +385,9 @@ def test_a_cap_from_outside_is_kept_and_halved_at_once_on_loss(fake_llm, cache, 
     demand = repository.calls.demand()
     assert demand.completed == 42
     assert demand.lost_call_s > 0
-    assert repository.calls.demand().lost_call_s is None, "told once"
+    assert demand.lost_in_flight == 8
+    again = repository.calls.demand()
+    assert (again.lost_call_s, again.lost_in_flight) == (None, 0), "told once"
 
 
 def test_a_stop_lets_no_waiting_call_through(fake_llm, cache):

@@ -248,8 +248,13 @@ def test_filling_meets_small_wishes_first(amount, wishes):
         assert got == wish or got >= max(given_) - 1
 
 
-def test_the_sum_of_demands_tells_the_latest_loss():
-    total = sum_demands([Demand(1, 2, 3, 5.0), Demand(10, 20, 30), Demand(0, 0, 0, 0.5)])
-    assert total == Demand(11, 22, 33, 0.5)
+def test_a_burst_of_refusals_that_is_over_by_the_next_look_halves_the_limit():
+    assert AdaptiveLimit(256).observe(Demand(0, 300, 100, 0.5, lost_in_flight=200), 10) == 100
+    assert AdaptiveLimit(256).observe(Demand(0, 300, 100, 0.5), 10) == 128, "not said how many"
+
+
+def test_the_sum_of_demands_tells_the_latest_loss_and_how_many_calls_there_were():
+    total = sum_demands([Demand(1, 2, 3, 5.0, 40), Demand(10, 20, 30), Demand(0, 0, 0, 0.5, 30)])
+    assert total == Demand(11, 22, 33, 0.5, 80)
     assert sum_demands([]) == Demand()
     assert math.isclose(sum_demands([Demand(lost_call_s=0.0)]).lost_call_s, 0.0)

@@ -2,10 +2,12 @@
 
 Failures in a row with no answer between them make the server suspect: no call is let through then, and one real
 completion of a single token asks whether it answers. Where that fails, the server is down: what failed since is not
-held against any call, and the same question is asked again until it is answered or `outage_s` is over.
+held against any call, and the same question is asked again until it is answered, or was asked in vain for `outage_s`.
+A run never ends by this without that question: calls that take long may fail in a row with a server that is well.
 """
 
 import asyncio
+import copy
 import logging
 import random
 import time
@@ -42,7 +44,7 @@ class OutageWatch:
             ping: asks for one real completion, within so many seconds.
             gate: where calls wait.
             timeout_s: how long a call may take.
-            outage_s: how long the server may answer nothing.
+            outage_s: how long the server may answer nothing while it is asked.
             forgive: called when the server turns out to be down, with the time (`time.monotonic`) since when.
             end: called with what ends the run.
         """
@@ -55,6 +57,7 @@ class OutageWatch:
         self._in_row = 0
         self._since: float | None = None
         """When the first failure was seen after which no call was sent that was answered."""
+        self._failed_at = 0.0
         self._answered_at = 0.0
         self._last_error: LLMError = ServerFault("nothing was answered")
         self._probing: asyncio.Task[None] | None = None
@@ -77,9 +80,10 @@ class OutageWatch:
 
     def failed(self, error: LLMError, at: float) -> None:
         """A call was not answered, as was seen at `at`."""
-        self._last_error = error
-        if self._since is None:
-            self._since = at
+        self._last_error = copy.copy(error)  # its traceback holds what was asked
+        if self._since is None or at - self._failed_at > self._outage_s:
+            self._since = at  # one of long ago says nothing of now
+        self._failed_at = at
         self._in_row += 1
         if self._in_row >= SUSPECT_AFTER:
             self._gate.shut()
@@ -102,17 +106,9 @@ class OutageWatch:
         return self._probing
 
     async def _probe_until_answered(self) -> None:
-        pause, since = FIRST_PAUSE_S, self._since or time.monotonic()
+        pause, asked_at = FIRST_PAUSE_S, time.monotonic()
+        since, left = self._since or asked_at, self._outage_s
         while True:
-            left = max(since, self._answered_at) + self._outage_s - time.monotonic()
-            if left <= 0:
-                self._end(
-                    Outage(
-                        f"nothing was answered for {self._outage_s:g} s (`llm.outage_s`), so the run stops; start the "
-                        f"server and run again, what is finished is kept; last: {self._last_error}"
-                    )
-                )
-                return
             try:
                 await self._ping(min(self._probe_s, max(left, 1.0)))
             except (Unauthorised, UnknownModel) as error:
@@ -121,7 +117,7 @@ class OutageWatch:
             except (Overloaded, ServerFault) as error:
                 if isinstance(error, Overloaded) and error.is_limited:
                     break
-                self._last_error = error
+                self._last_error = copy.copy(error)
                 self._set_down(since)
             except LLMError:  # it answers, if not as it should
                 break
@@ -130,6 +126,15 @@ class OutageWatch:
                 break
             else:
                 break
+            left = max(asked_at, self._answered_at) + self._outage_s - time.monotonic()
+            if left <= 0:
+                self._end(
+                    Outage(
+                        f"nothing was answered for {self._outage_s:g} s (`llm.outage_s`), so the run stops; start the "
+                        f"server and run again, what is finished is kept; last: {self._last_error}"
+                    )
+                )
+                return
             await asyncio.sleep(min(pause * random.uniform(0.8, 1.2), max(left, 0.05)))  # noqa: S311 - no secret
             pause = min(2 * pause, LONGEST_PAUSE_S)
         self._resume()

@@ -85,7 +85,7 @@ class Claims:
         rows = [{"key": key, "owner": self.owner} for key in unclaimed.keys]
         taken = set(connection.execute(statement, rows).scalars())
         with self._lock:
-            return taken | self._held.intersection(unclaimed.keys)
+            return taken | (self._held | self._given_up).intersection(unclaimed.keys)
 
     def drop(self, connection: sa.Connection, keys: Iterable[str], *, of_any_owner: bool = False) -> None:
         """Remove the claims on `keys`, our own or, where the answer is there now, anyone's."""
@@ -97,8 +97,10 @@ class Claims:
 
     def hold(self, keys: Iterable[str]) -> None:
         """Keep the lease up from now on: claims on `keys` were taken, and committed."""
+        taken = set(keys)
         with self._lock:
-            self._held.update(keys)
+            self._held.update(taken)
+            self._given_up.difference_update(taken)
             if self._held and self._heart is None and not self._closed.is_set():
                 interval_s = self._lease_s / BEATS_PER_LEASE
                 self._heart = threading.Thread(
@@ -124,7 +126,8 @@ class Claims:
             self._given_up.update(named)
         for batch in batches(named):
             self._database.write(partial(self.drop, keys=batch))
-            self.let_go(batch)
+            with self._lock:
+                self._given_up.difference_update(batch)  # not of what is held: it may have been taken anew by now
 
     def renew(self) -> None:
         """One beat: renew the lease, clear away what dead processes left, write what waits to be counted.
@@ -141,7 +144,9 @@ class Claims:
         def beat(connection: sa.Connection) -> None:
             if not idle:
                 self._renew_lease(connection)
-                self.drop(connection, given_up)
+                with self._lock:
+                    again_ours = self._held.intersection(given_up)
+                self.drop(connection, [key for key in given_up if key not in again_ours])
                 self._drop_dead(connection, sa.true())
                 old = CLAIM_OWNERS.c.expires_at < database_now(connection.dialect.name)
                 connection.execute(sa.delete(CLAIM_OWNERS).where(old))

@@ -230,6 +230,45 @@ def test_a_claim_that_could_not_be_released_is_released_by_the_heartbeat(url, mo
         assert theirs.look_up(keys(2)).to_ask == set(keys(2))
 
 
+def give_up_without_success(cache, key):
+    """Release a claim while the database is away."""
+
+    def write(_):
+        raise CacheError("disk full")
+
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(cache._database, "write", write)
+        with pytest.raises(CacheError):
+            cache.release([key])
+
+
+def test_a_claim_that_is_taken_again_is_not_released_by_the_heartbeat(url):
+    (key,) = keys(1)
+    with Cache(url) as ours, Cache(url) as theirs:
+        ours.look_up([key])
+        give_up_without_success(ours, key)
+        assert ours.look_up([key]).to_ask == {key}
+        ours._claims.renew()
+        assert theirs.look_up([key]).to_ask == frozenset()
+
+
+def test_a_claim_that_is_taken_again_during_a_heartbeat_stays(url, monkeypatch):
+    (key,) = keys(1)
+    with Cache(url) as ours, Cache(url) as theirs:
+        ours.look_up([key])
+        give_up_without_success(ours, key)
+        write = ours._database.write
+
+        def write_after_a_look_up(work):
+            monkeypatch.setattr(ours._database, "write", write)
+            assert ours.look_up([key]).to_ask == {key}
+            return write(work)
+
+        monkeypatch.setattr(ours._database, "write", write_after_a_look_up)
+        ours._claims.renew()
+        assert theirs.look_up([key]).to_ask == frozenset()
+
+
 def test_a_restart_of_the_server_costs_neither_answers_nor_claims(postgres_url, restart_postgres):
     with Cache(postgres_url, lease_s=600) as ours, Cache(postgres_url, lease_s=600) as theirs:
         ours.look_up(keys(20))

@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -106,8 +105,8 @@ def measure(rounds: int) -> dict[str, Any]:
     """Alternate between us and the bare client."""
     vllm = _load_vllm_tests()
     with (
-        tempfile.TemporaryDirectory() as folder,
-        vllm.serve_vllm(vllm.PYTHON, vllm.MODEL, Path(folder) / "vllm.log") as server,
+        harness.workplace() as folder,
+        vllm.serve_vllm(vllm.PYTHON, vllm.MODEL, folder / "vllm.log") as server,
     ):
         settings = load_settings(
             {"llm": {"provider": "openai", "base_url": server.base_url, "concurrency": CONCURRENCY}}

@@ -35,7 +35,7 @@ from summidx.records import (
 )
 from summidx.stop import Stop
 from summidx.summarizers import PreparedRequest, Summarizer
-from summidx.summarizers.extractive import extract_summary
+from summidx.summarizers.degraded import Refusals, degrade
 from summidx.summarizers.template import render_template
 
 MAX_CALLERS = 5
@@ -99,8 +99,12 @@ class Walk:
     """Rank of the repository in its process: the oldest goes first."""
     outcomes: dict[str, Summary | UnitFailure] = field(default_factory=dict)
     usage: SummaryUsage = field(default_factory=SummaryUsage)
+    refusals: Refusals = field(default_factory=Refusals)
+    """Shared by all walks of a process."""
     at_end: bool = False
     """What failed is asked for the last time."""
+    _from_cache: dict[str, bool] = field(default_factory=dict)
+    """By unit: how its answer came, at the last try."""
 
     async def run(self) -> Mapping[str, Summary | UnitFailure]:
         """Settle every unit of the tree; those that failed are tried once more at the end.
@@ -152,6 +156,7 @@ class Walk:
     async def _settle(self, unit: Unit) -> Summary | UnitFailure:
         if self.policy.needs_template(unit):
             return render_template(unit)
+        self._count(unit, None)
         try:
             return await self._summarize(self._build_request(unit))
         except (Overloaded, ServerFault, RequestRefused) as error:
@@ -192,26 +197,44 @@ class Walk:
             return await self.summarizer.answer(prepared, self.usage.record)
         answer = await self.answers.get(prepared.key, lambda: self._ask(prepared))
         if not request.is_part:  # a part is no document
-            self.usage.cache_hits += answer.from_cache
-            self.usage.asked += not answer.from_cache
+            self._count(request.unit, answer)
         return answer.summary
 
+    def _count(self, unit: Unit, answer: Answer | None) -> None:
+        """Count how a unit was answered, in the place of what an earlier try of it was counted as; None: not yet."""
+        before = self._from_cache.pop(unit.id, None)
+        if before is not None:
+            self.usage.cache_hits -= before
+            self.usage.asked -= not before
+        if answer is not None:
+            self._from_cache[unit.id] = answer.from_cache
+            self.usage.cache_hits += answer.from_cache
+            self.usage.asked += not answer.from_cache
+
     async def _ask(self, prepared: PreparedRequest) -> Summary:
-        """One call; a model that cannot answer usably gets the extractive text, `degraded`, under the same key."""
+        """One call; a model that cannot answer usably gets the extractive text, `degraded`, under the same key.
+
+        So does a request that the server refuses (a content filter): it would for ever. But only at the end of the
+        repository, and where it answers others: a server that refuses all of them has a wrong setting, which is
+        mended, and must not fill the cache.
+        """
         unit = prepared.request.unit
         priority = (self.order, -self.tree.depths[unit.id], unit.id)
         try:
-            return await self.calls.ask(prepared, self.usage.record, priority, last=self.at_end)
-        except (InvalidOutput, ContextTooLong) as error:
-            text = extract_summary(_as_sent(prepared.request))
-            return replace(
-                text,
-                status=Status.DEGRADED,
-                reason=str(error),
-                key=prepared.key,
-                tokens_in=error.tokens_in,
-                tokens_out=error.tokens_out,
-            )
+            summary = await self.calls.ask(prepared, self.usage.record, priority, last=self.at_end)
+        except InvalidOutput as error:
+            self.refusals.note(prepared.key, refused=False)
+            return degrade(prepared, error, error.tokens_in, error.tokens_out)
+        except ContextTooLong as error:
+            return degrade(prepared, error, error.tokens_in, error.tokens_out)
+        except RequestRefused as error:
+            if self.at_end and self.refusals.is_of_request(prepared.key):
+                return degrade(prepared, error)
+            if not self.at_end:
+                self.refusals.note(prepared.key, refused=True)
+            raise
+        self.refusals.note(prepared.key, refused=False)
+        return summary
 
     def _build_request(self, unit: Unit) -> SummaryRequest:
         tree = self.tree
@@ -237,21 +260,6 @@ class Walk:
         outcome = self.outcomes[unit_id]
         text = outcome.text if isinstance(outcome, Summary) else None
         return ChildSummary(unit.level, unit.name, unit.signature, text)
-
-
-def _as_sent(request: SummaryRequest) -> SummaryRequest:
-    """The request without what no prompt shows: a text in the cache must follow from its key alone.
-
-    Else a fork would get the name of the repository that was read first.
-    """
-    unit = replace(request.unit, is_test=False)
-    if unit.level is Level.REPO:
-        unit = replace(unit, name="", qualified_name="")
-    if unit.path.lower().endswith(".ipynb"):
-        unit = replace(unit, docstring="")  # of the cells beside the code, which is all that a prompt has
-    if request.is_part:
-        unit = replace(unit, gloss="")
-    return replace(request, unit=unit)
 
 
 def _stands_on(summary: Summary, parts: Sequence[Summary]) -> Summary:

@@ -9,7 +9,7 @@ import pytest
 from summidx import keys
 from summidx.answers import Answers
 from summidx.cache import Cache
-from summidx.errors import InvalidOutput, Overloaded, Stopped, Unauthorised
+from summidx.errors import InvalidOutput, Overloaded, RequestRefused, Stopped, Unauthorised
 from summidx.hierarchy import REPO_ID, build_tree
 from summidx.llm.calls import Calls
 from summidx.records import Level, Origin, Status, Summary, TestsPolicy, Unit, UnitFailure
@@ -222,6 +222,48 @@ def test_a_unit_that_cannot_be_had_fails_alone_and_its_parents_are_degraded_by_t
     parent = walk.outcomes["a.py::A"]
     assert (parent.status, parent.reason) == (Status.DEGRADED, "made without 1 failed: run")
     assert walk.outcomes["a.py::A.stop"].status is Status.OK
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_each_unit_is_counted_once_also_where_it_was_asked_for_again_at_the_end(cache, times):
+    faults = {"a.py::A.run": [Overloaded("busy")] * times}
+    (walk,) = walk_all([build_tree(UNITS, "r")], ScriptedSummarizer(faults=faults), cache)
+    answered = [each for each in walk.outcomes.values() if isinstance(each, Summary) and each.key]
+    assert walk.usage.asked + walk.usage.cache_hits == len(answered)
+
+
+def test_a_request_that_is_always_refused_is_degraded_and_cached_as_the_models_no(cache):
+    refused = [RequestRefused("content filter")] * 2
+    (walk,) = walk_all([build_tree(UNITS, "r")], ScriptedSummarizer(faults={"a.py::A.run": refused}), cache)
+    outcome = walk.outcomes["a.py::A.run"]
+    assert (outcome.status, outcome.origin, outcome.reason) == (Status.DEGRADED, Origin.EXTRACTIVE, "content filter")
+    assert {each.status for name, each in walk.outcomes.items() if name != "a.py::A.run"} == {Status.OK}
+    again = ScriptedSummarizer()
+    walk_all([build_tree(UNITS, "r")], again, cache)
+    assert again.asked == []
+
+
+def test_the_repository_itself_may_be_refused(cache):
+    refused = [RequestRefused("content filter")] * 2
+    (walk,) = walk_all([build_tree(UNITS, "r")], ScriptedSummarizer(faults={REPO_ID: refused}), cache)
+    assert walk.outcomes[REPO_ID].status is Status.DEGRADED
+
+
+def test_a_server_that_refuses_everything_leaves_failures_and_nothing_in_the_cache(cache):
+    faults = {unit_id: [RequestRefused("unknown field")] * 2 for unit_id in ASKED}
+    (walk,) = walk_all([build_tree(UNITS, "r")], ScriptedSummarizer(faults=faults), cache)
+    assert all(walk.outcomes[unit_id] == UnitFailure("RequestRefused", "unknown field") for unit_id in ASKED)
+    summarizer = ScriptedSummarizer()
+    (walk,) = walk_all([build_tree(UNITS, "r")], summarizer, cache)
+    assert sorted(summarizer.asked) == sorted(ASKED)
+    assert {each.status for each in walk.outcomes.values()} == {Status.OK}
+
+
+def test_a_server_that_begins_to_refuse_everything_leaves_failures(cache):
+    files = [unit(f"{i:03}.py", Level.FILE, source=str(i)) for i in range(60)]
+    faults = {each.id: [RequestRefused("no credit")] * 2 for each in files[30:]}
+    (walk,) = walk_all([build_tree(files, "r")], ScriptedSummarizer(faults=faults), cache, cap=1)
+    assert all(isinstance(walk.outcomes[each.id], UnitFailure) for each in files[30:])
 
 
 def test_a_failure_is_never_cached(cache):

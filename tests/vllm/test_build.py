@@ -48,9 +48,8 @@ def build(vllm_server, environment, tmp_path_factory) -> Callable[..., Run]:
     folder = tmp_path_factory.mktemp("build")
 
     def count() -> list[int]:
-        chat = 'handler="/v1/chat/completions"'
         return [
-            vllm_server.read_metric("http_requests_total", chat),
+            vllm_server.read_metric("vllm:request_success_total"),
             vllm_server.read_metric("vllm:prompt_tokens_total"),
             vllm_server.read_metric("vllm:generation_tokens_total"),
         ]

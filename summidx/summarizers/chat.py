@@ -3,7 +3,7 @@
 The key of a summary is of the request as prepared. What may still change on the way follows from that request and from
 the model alone, so that the key stays honest: a prompt that turns out too long is shortened by what the model's
 tokenizer counts (the context's size is in the key wherever this can happen); an unusable answer is asked for once more
-in a fixed way. Faults of transport are raised: calls.py tries again.
+in a fixed way. Faults of transport are raised: calls.py tries again, and what was answered before is not asked twice.
 """
 
 import json
@@ -36,6 +36,8 @@ SURE_MARGIN = 256
 """Tokens that chat templates and the nudge of a second ask may add, generously."""
 COUNTED_SHARE = 0.85
 """Of the context: where the cheap estimate of a prompt is above it, the exact count is asked for."""
+MOST_HALF_ASKED = 1000
+"""Questions whose second ask failed that are remembered; beyond it the oldest is forgotten, and asked from the start."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,17 @@ class Chat(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Unusable:
+    """What came of a question's first ask."""
+
+    reason: str
+    shortened: dict[str, Any] | None
+    """What was asked, where the model did not take the whole."""
+    tokens_in: int
+    tokens_out: int
+
+
 class ChatSummarizer:
     """Asks a model for each summary."""
 
@@ -97,6 +110,8 @@ class ChatSummarizer:
         self._identity = {**identity, "model": model.id, "root": model.root, "prompt": PROMPT_VERSION}
         self._context_tokens = settings.context_tokens or model.max_model_len or DEFAULT_CONTEXT_TOKENS
         self._writer = PromptWriter(settings, self._context_tokens)
+        self._half_asked: dict[str, _Unusable] = {}
+        """By key."""
         if self._context_tokens <= 2 * settings.max_tokens or self._writer.smallest_room < MIN_ROOM:
             raise UsageError(
                 f"a context of {self._context_tokens} tokens, of which a prompt and its answer may take "
@@ -140,21 +155,33 @@ class ChatSummarizer:
     async def answer(self, prepared: PreparedRequest, record: CallRecord) -> Summary:
         """Ask for a summary; once more, with more room and a nudge, when the answer is unusable.
 
+        Where the second ask fails on the way, the next try begins with it: within a process, an unusable first answer
+        is paid for once.
+
         Raises:
             InvalidOutput: both answers were unusable.
             ContextTooLong: the prompt does not fit, however much it is shortened.
             LLMError: the other kinds, when the call failed.
         """
         call = _Call(self._chat, prepared, self._writer, self._context_tokens, record)
-        try:
-            text, keywords = parse_answer(*await call.ask(prepared.payload))
-        except InvalidOutput as error:
-            logger.debug("asking again for %s: %s", prepared.request.unit.id, error)
-            record.retried(error)
+        unusable = self._half_asked.get(prepared.key)
+        if unusable is not None:
+            call.resume(unusable)
+        else:
             try:
-                text, keywords = parse_answer(*await call.ask_again(str(error)))
+                text, keywords = parse_answer(*await call.ask(prepared.payload))
+            except InvalidOutput as error:
+                logger.debug("asking again for %s: %s", prepared.request.unit.id, error)
+                record.retried(error)
+                unusable = call.as_unusable(str(error))
+                self._remember(prepared.key, unusable)
+        if unusable is not None:
+            try:
+                text, keywords = parse_answer(*await call.ask_again(unusable.reason))
             except InvalidOutput as again:
+                self._half_asked.pop(prepared.key, None)
                 raise InvalidOutput(str(again), call.tokens_in, call.tokens_out) from None
+            self._half_asked.pop(prepared.key, None)
         return Summary(
             text=text,
             keywords=keywords,
@@ -170,6 +197,11 @@ class ChatSummarizer:
     async def aclose(self) -> None:
         """Free what is held; the next call takes it anew."""
         await self._chat.aclose()
+
+    def _remember(self, key: str, unusable: _Unusable) -> None:
+        self._half_asked[key] = unusable
+        while len(self._half_asked) > MOST_HALF_ASKED:
+            del self._half_asked[next(iter(self._half_asked))]
 
     def _limiting_context(self, size_bytes: int, max_tokens: int) -> int | None:
         """The context, where a prompt of so many bytes may not fit: what is sent instead depends on it.
@@ -192,10 +224,21 @@ class _Call:
         self._writer = writer
         self._context_tokens = context_tokens
         self._request = prepared.request
-        self._payload = prepared.payload
+        self._payload = self._whole = prepared.payload
         self.truncated = prepared.truncated
         self.tokens_in = 0
         self.tokens_out = 0
+
+    def as_unusable(self, reason: str) -> _Unusable:
+        """What came of the first ask, for a later try."""
+        shortened = self._payload if self._payload is not self._whole else None
+        return _Unusable(reason, shortened, self.tokens_in, self.tokens_out)
+
+    def resume(self, unusable: _Unusable) -> None:
+        """Go on after a first ask of an earlier try."""
+        self.tokens_in, self.tokens_out = unusable.tokens_in, unusable.tokens_out
+        if unusable.shortened is not None:
+            self._payload, self.truncated = unusable.shortened, True
 
     async def ask(self, payload: dict[str, Any]) -> tuple[str, str | None]:
         """The answer's text and why it ended; a prompt that is too long is shortened by how long it is."""

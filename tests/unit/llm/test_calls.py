@@ -198,6 +198,25 @@ def test_a_model_that_answers_unusably_twice_leaves_the_extractive_text_and_is_n
     assert fake_llm.calls == 0
 
 
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_an_unusable_answer_is_paid_for_once_though_the_second_ask_fails_on_the_way(fake_llm, cache, retries):
+    seen = []
+
+    def script(body, before):
+        if not asks_for(body, "f3"):
+            return None
+        seen.append(str(body["messages"]))
+        return Answer(text="") if len(seen) == 1 else error(500, "internal") if len(seen) <= retries + 1 else None
+
+    fake_llm.script = script
+    outcomes = Repository(fake_llm, cache, max_retries=retries)()
+    asked = [seen.count(messages) for messages in dict.fromkeys(seen)]
+    if retries:
+        assert outcomes["m.py::f3"].status is Status.OK
+        assert outcomes["m.py::f3"].tokens_in > fake_llm.count_tokens(seen[0]) * 1.5, "both answers are paid for"
+    assert asked == [1, max(1, retries + 1)]
+
+
 def test_a_think_block_before_the_answer_is_no_part_of_it(fake_llm, cache):
     fake_llm.script = lambda body, before: Answer(text="<think>\nLet me see.\n</think>\n\nIt sums up items of a list.")
     outcomes = Repository(fake_llm, cache)()
@@ -263,6 +282,46 @@ def test_a_pause_grows_where_the_server_does_not_say_how_long(fake_llm, cache, m
     assert waits[0] >= 0.2
     assert waits[1] >= 0.4
     assert waits[2] >= 0.8
+
+
+@pytest.mark.parametrize("retry_after", [None, "0.01"])
+def test_a_quota_that_refuses_all_for_a_long_time_fails_nothing_and_costs_one_call_for_each_pause(
+    fake_llm, cache, monkeypatch, retry_after
+):
+    monkeypatch.setattr(calls_module, "LONGEST_BACKOFF_S", 0.08)
+    refusals, said = 20, {} if retry_after is None else {"retry_after": retry_after}
+    at_once = []
+
+    def script(body, before):
+        if fake_llm.calls <= FUNCTIONS:  # what the first minute allows
+            return None
+        at_once.append(fake_llm.in_flight)
+        return error(429, "slow down", **said) if len(at_once) <= 32 + refusals else None
+
+    fake_llm.script = script
+    repository = Repository(fake_llm, cache, concurrency=16, functions=80)
+    assert statuses(repository()) == {Status.OK: 82}
+    assert max(count for _, count in prompts(fake_llm)) <= 3
+    assert set(at_once[32 : 32 + refusals]) == {1}
+
+
+def test_a_server_that_refuses_everything_for_good_ends_the_run_in_one_line(fake_llm, cache, monkeypatch):
+    monkeypatch.setattr(calls_module, "LONGEST_BACKOFF_S", 0.08)
+    fake_llm.script = lambda body, before: error(429, "slow down")
+    repository = Repository(fake_llm, cache, outage_s=1, functions=400)
+    with pytest.raises((Outage, Stopped), match=r"every call was refused for 1 s \(`llm\.outage_s`\)"):
+        repository()
+    assert max(count for _, count in prompts(fake_llm)) <= 3
+
+
+def test_what_is_remembered_of_questions_that_failed_is_bounded_and_holds_no_prompt(fake_llm, cache, monkeypatch):
+    monkeypatch.setattr(calls_module, "MOST_REMEMBERED", 3)
+    fake_llm.script = lambda body, before: error(500, "internal") if "total" in body["messages"][-1]["content"] else None
+    repository = Repository(fake_llm, cache, max_retries=0)
+    repository()
+    remembered = repository.calls._failures.values()
+    assert 0 < len(remembered) <= 3
+    assert all(each.error.__traceback__ is None and each.error.__context__ is None for each in remembered)
 
 
 def test_a_server_that_asks_for_a_day_is_asked_again_sooner(fake_llm, cache, monkeypatch):

@@ -11,6 +11,8 @@ from summidx.summarizers.chat import Completion
 MAY_BE_DROPPED = ("temperature", "seed")
 """Fields that some models do not take; their defaults are used then."""
 _REFUSAL = re.compile(r"unsupported|not support|unrecognized|unknown|not allowed|not permitted|extra", re.IGNORECASE)
+_REQUEST = re.compile(r"""\{[^{}]*["'](?:messages|model|role|content)["']\s*:""")
+"""The beginning of a request, or of a message of it, in what a server says."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,16 +54,15 @@ class RefusedFields:
         Args:
             refusal: the server's words.
             sent: the fields of the request.
-            extra_body: those of them that are settings of `llm.extra_body`: one refused, all are left out.
+            extra_body: those of them that are settings of `llm.extra_body`.
         """
         if "max_tokens" in sent and "max_completion_tokens" in refusal:
             self._rename("max_tokens", "max_completion_tokens")
             return True
-        if any(name in sent and name in refusal for name in extra_body):
-            self._drop(extra_body, refusal)
-            return True
-        named = [name for name in MAY_BE_DROPPED if name in sent and re.search(rf"\b{name}\b", refusal)]
-        if named and _REFUSAL.search(refusal):
+        # A server that quotes the request names all that is in it, and any word at all.
+        said = _REQUEST.split(refusal)[0]
+        named = [name for name in (*MAY_BE_DROPPED, *extra_body) if name in sent and _names(said, name)]
+        if named and _REFUSAL.search(said):
             self._drop(named, refusal)
             return True
         return False
@@ -71,7 +72,12 @@ class RefusedFields:
             logger.warning("the server does not take %r, it gets %r from now on", name, to)
         self._renames[name] = to
 
-    def _drop(self, names: Mapping[str, Any] | list[str], refusal: str) -> None:
+    def _drop(self, names: list[str], refusal: str) -> None:
         if not self._dropped.issuperset(names):
             logger.warning("the server refuses %s, left out from now on: %s", ", ".join(names), refusal)
         self._dropped.update(names)
+
+
+def _names(said: str, name: str) -> bool:
+    """True where `name` is there as a word of its own, and not as the key of something that is quoted."""
+    return re.search(rf"""(?<![\w-]){re.escape(name)}(?![\w-])(?!["']\s*:)""", said) is not None

@@ -117,6 +117,8 @@ class RunEngine:
 
 
 _runs: dict[str, RunEngine] = {}
+_stopped: dict[str, str] = {}
+"""Why runs were stopped that may not be known here yet."""
 _lock = threading.Lock()
 
 
@@ -125,8 +127,11 @@ def open_run(run: Run) -> bool:
     with _lock:
         if run.run_id in _runs:
             return False
-        _runs[run.run_id] = RunEngine(run)
-        return True
+        run_engine = _runs[run.run_id] = RunEngine(run)
+        reason = _stopped.get(run.run_id)
+    if reason:
+        run_engine.stop(reason)
+    return True
 
 
 def run_engine_of(run_id: str) -> RunEngine:
@@ -194,3 +199,28 @@ class RunPlugin(WorkerPlugin):
         """Called in the worker process when it closes, before its threads are waited for."""
         stop_run(self.run.run_id, "the run has ended")
         await asyncio.to_thread(self._resources.close)
+
+
+class StopPlugin(WorkerPlugin):
+    """Tells the workers that a run was stopped, those that are started again after it included."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        self.name = self.name_for(run_id)
+        self._run_id = run_id
+        self._reason = reason
+
+    @staticmethod
+    def name_for(run_id: str) -> str:
+        """What Dask knows it by."""
+        return f"summidx-stop-{run_id}"
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - the signature is Dask's
+        """Called in the worker process, before or after the run is made known there."""
+        with _lock:
+            _stopped[self._run_id] = self._reason
+        stop_run(self._run_id, self._reason)
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002
+        """Called in the worker process when it closes, or the run is over."""
+        with _lock:
+            _stopped.pop(self._run_id, None)

@@ -15,7 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.cluster import make_cluster
-from flows.engines import Run, RunPlugin, stop_run
+from flows.engines import Run, RunPlugin, StopPlugin, stop_run
 from flows.ledger import force_state
 from flows.shares import Shares
 from summidx.errors import UsageError
@@ -38,6 +38,7 @@ class IndexTaskRunner(DaskTaskRunner):
         self._run: Run | None = None
         self._up_to_date: frozenset[str] = frozenset()
         self._plugin: RunPlugin | None = None
+        self._stop_plugin: StopPlugin | None = None
         self._shares: Shares | None = None
 
     def prepare(self, run: Run, up_to_date: Iterable[str]) -> None:
@@ -89,7 +90,10 @@ class IndexTaskRunner(DaskTaskRunner):
             yield future, state
 
     def stop_all(self, reason: str) -> None:
-        """Tell every step of the run, in all processes, to end: what is under way and what has not begun."""
+        """Tell every step of the run, in all processes, to end: what is under way and what has not begun.
+
+        A worker that is started again after it hears of it as it hears of the run.
+        """
         stop_run(self._prepared.run_id, reason)
         if self._plugin is not None:
             loop: Any = self.client.loop
@@ -109,13 +113,21 @@ class IndexTaskRunner(DaskTaskRunner):
         if self._shares is not None:
             self._shares.close()
         if self._plugin is not None:
-            with suppress(Exception):  # a scheduler that is gone has no plugin left to remove
-                self.client.unregister_worker_plugin(self._plugin.name)  # type: ignore[no-untyped-call]
+            self._unregister(self._plugin.name)
+            if self._stop_plugin is not None:
+                self._unregister(self._stop_plugin.name)
         super().__exit__(*args)
 
+    def _unregister(self, name: str) -> None:
+        with suppress(Exception):  # it is not there, or the scheduler is gone and has no plugin left to remove
+            self.client.unregister_worker_plugin(name)  # type: ignore[no-untyped-call]
+
     async def _tell_stop(self, reason: str) -> None:
-        run_id = self._prepared.run_id
-        await asyncio.wait_for(self.client.run(stop_run, run_id, reason, on_error="ignore"), STOP_S)
+        if self._stop_plugin is not None:
+            return
+        plugin = self._stop_plugin = StopPlugin(self._prepared.run_id, reason)
+        registered: Any = self.client.register_plugin(plugin)  # in the client's own loop: to be awaited
+        await asyncio.wait_for(registered, STOP_S)
 
     def _make_cluster(self) -> Any:  # noqa: ANN401 - a cluster, or the address of one
         return make_cluster(self._prepared.settings())
@@ -142,6 +154,8 @@ class IndexTaskRunner(DaskTaskRunner):
         alone = workers == 1 and not address  # elsewhere, others may join
         if not alone:
             run = run.shared_by(workers)
+        if address:  # a run that is tried again has the same id, and its scheduler may be the same one
+            self._unregister(StopPlugin.name_for(run.run_id))
         plugin = RunPlugin(run)
         self.client.register_plugin(plugin)
         self._plugin = plugin

@@ -1,0 +1,57 @@
+"""What a worker process knows of a run that was stopped."""
+
+import itertools
+from unittest.mock import Mock
+
+import pytest
+from distributed import Client, LocalCluster
+
+from flows import engines
+from flows.engines import Run, StopPlugin, open_run, run_engine_of
+from summidx.errors import NotAttempted
+from summidx.settings import load_settings
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def run(tmp_path):
+    settings = load_settings({"log_dir": str(tmp_path / "logs")})
+    run = Run(f"run-{next(NUMBERS)}", settings.model_dump_json(exclude={"cache": {"url"}}), None, {})
+    yield run
+    engines.close_run(run.run_id)
+
+
+@pytest.mark.parametrize("known_first", [True, False])
+def test_a_worker_that_is_started_after_the_stop_attempts_nothing(run, known_first):
+    stop = StopPlugin(run.run_id, "the key is refused")
+    if known_first:
+        open_run(run)
+        stop.setup(Mock())
+    else:  # Dask sets up plugins in no order that it promises
+        stop.setup(Mock())
+        open_run(run)
+    with pytest.raises(NotAttempted, match="the key is refused"):
+        run_engine_of(run.run_id).get()
+
+
+def test_a_run_that_is_tried_again_is_not_stopped_by_its_earlier_stop(run):
+    stop = StopPlugin(run.run_id, "the key is refused")
+    stop.setup(Mock())
+    stop.teardown(Mock())
+    open_run(run)
+    assert run_engine_of(run.run_id)._stopped == ""
+
+
+def test_dask_tells_a_worker_that_comes_after_the_stop(run):
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        client.register_plugin(engines.RunPlugin(run))
+        client.register_plugin(StopPlugin(run.run_id, "the key is refused"))
+        engines.close_run(run.run_id)  # as in a process that has just begun
+        cluster.scale(2)
+        client.wait_for_workers(2, timeout=30)
+        with pytest.raises(NotAttempted, match="the key is refused"):
+            run_engine_of(run.run_id).get()

@@ -153,8 +153,8 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def _load_vllm_tests() -> Any:  # noqa: ANN401 - a module
-    """How a vLLM is started stands with its tests, and only there."""
-    spec = importlib.util.spec_from_file_location("vllm_server", harness.ROOT / "tests" / "real_vllm.py")
+    """How a vLLM is started stands with the tests, and only there."""
+    spec = importlib.util.spec_from_file_location("real_vllm", harness.ROOT / "tests" / "real_vllm.py")
     if spec is None or spec.loader is None:
         raise RuntimeError("tests/real_vllm.py cannot be loaded")
     module = importlib.util.module_from_spec(spec)

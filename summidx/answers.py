@@ -136,6 +136,11 @@ class Answers:
         task.add_done_callback(lambda done: self._forget_task(key, done))
         return await asyncio.shield(task)
 
+    @property
+    def unwritten(self) -> int:
+        """How many answers are on their way into the cache. Any thread may ask."""
+        return len(self._answered)
+
     async def cancel(self) -> None:
         """Give up all calls in flight, as at a stop; what is answered already still reaches the cache."""
         tasks = dict(self._in_flight)

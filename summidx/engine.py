@@ -5,10 +5,12 @@ Repository threads submit work here and wait. `index_repo(pinned, engine)` is th
 
 import asyncio
 import itertools
+import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +20,7 @@ import numpy as np
 
 from summidx.answers import Answers
 from summidx.cache import Cache
+from summidx.daemon_threads import DaemonThreads
 from summidx.embedding import Embedder, ResolvedModel
 from summidx.embedding.models import load_embedder, resolve_model
 from summidx.hierarchy import Tree
@@ -29,10 +32,19 @@ from summidx.settings import Settings
 from summidx.stop import Stop
 from summidx.summarize import SummaryPolicy, SummaryUsage, Walk
 from summidx.summarizers import ServedModel, Summarizer
+from summidx.summarizers.degraded import Refusals
 from summidx.summarizers.select import make_summarizer
 from summidx.vectors import Embedded, TextVectors
 
 POLL_S = 0.2
+CLOSE_S = 8.0
+"""A run ends within 15 s of a signal, whatever the database does: what is not written by then is left."""
+LAST_S = 1.0
+"""What is over by itself has so long to end."""
+_SHUT_DOWN = "cannot schedule new futures after"
+"""How an executor says that it was closed."""
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -64,8 +76,9 @@ class Engine:
         self.stop = Stop()
         self._served_model = served_model
         self._orders = itertools.count()
+        self._refusals = Refusals()
         self._lock = threading.RLock()
-        self._io = ThreadPoolExecutor(2, thread_name_prefix="summidx-cache")
+        self._io = DaemonThreads(2, name="summidx-cache")
         self._embedding = ThreadPoolExecutor(1, thread_name_prefix="summidx-embedding")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
@@ -98,7 +111,7 @@ class Engine:
         return TextVectors(
             self.cache,
             self.embedding_model.identity,
-            lambda texts: self._embedding.submit(self._embed_now, texts),
+            lambda texts: self._submit_embedding(lambda: self._embed_now(texts)),
             self._wait,
             self.stop,
         )
@@ -131,9 +144,11 @@ class Engine:
         """
         policy = SummaryPolicy(frozenset(self.settings.levels), self.settings.tests)
         with self._lock:  # the parts are made once, whichever thread comes first
+            self.stop.check()
             walk = Walk(tree, policy, self.summarizer, self._answers, self._calls, self.stop, order=next(self._orders))
-            walk.usage = usage or walk.usage
-        outcomes = self._wait(asyncio.run_coroutine_threadsafe(walk.run(), self._running_loop()))
+            walk.usage, walk.refusals = usage or walk.usage, self._refusals
+            walking = asyncio.run_coroutine_threadsafe(walk.run(), self._running_loop())
+        outcomes = self._wait(walking)
         return Summarized(outcomes, walk.usage)
 
     def set_cap(self, cap: int) -> None:
@@ -161,24 +176,47 @@ class Engine:
         with self._lock:
             vectors = self._vectors
         if not texts:
-            dim = self._wait(self._embedding.submit(lambda: self._embedder.dim))
+            dim = self._wait(self._submit_embedding(lambda: self._embedder.dim))
             return Embedded(Vectors(np.zeros((0, dim), np.float32)), 0, 0)
         return vectors.get(texts)
 
     def close(self) -> None:
-        """Stop what runs and free threads and connections. The engine cannot be used again."""
+        """Stop what runs and free threads and connections, within about `CLOSE_S`. The engine cannot be used again."""
         self.stop.request("the engine was closed")
+        deadline = time.monotonic() + CLOSE_S
         with self._lock:
             loop, self._loop = self._loop, None
             if loop is not None and self._loop_thread is not None:
-                asyncio.run_coroutine_threadsafe(self._close_clients(), loop).result()
-                self._io.shutdown()
-                loop.call_soon_threadsafe(loop.stop)
-                self._loop_thread.join()
-                loop.close()
+                self._close_loop(loop, self._loop_thread)
         self._embedding.shutdown(cancel_futures=True)
         if "cache" in self.__dict__:
-            self.cache.close()
+            closing = threading.Thread(target=self.cache.close, name="summidx-closing", daemon=True)
+            closing.start()
+            closing.join(max(LAST_S, deadline - time.monotonic()))
+            if closing.is_alive():
+                logger.warning(
+                    "%r was not closed in time: counts of its use are lost, and claims end with their lease", self.cache
+                )
+
+    def _close_loop(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+        closing = asyncio.run_coroutine_threadsafe(self._close_clients(), loop)
+        try:
+            in_time = closing.result(CLOSE_S + LAST_S)
+        except TimeoutError:
+            in_time = False
+            logger.warning("the connections to the LLM were not closed in time, and are left behind")
+        self._io.shutdown(wait=in_time, cancel_futures=True)
+        asyncio.run_coroutine_threadsafe(_cancel_tasks(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    def _submit_embedding(self, work: Callable[[], T]) -> Future[T]:
+        try:
+            return self._embedding.submit(work)
+        except RuntimeError:
+            self.stop.check()  # the engine was closed
+            raise
 
     def _embed_now(self, texts: Sequence[str]) -> Vectors:
         return self._embedder.embed(texts, input_type="document")
@@ -193,7 +231,7 @@ class Engine:
             return self._loop
 
     def _wait(self, future: Future[T]) -> T:
-        """The future's result; gives it up as soon as a stop is requested."""
+        """The future's result; gives it up as soon as a stop is requested, and raises `Stopped` then."""
         while True:
             try:
                 return future.result(timeout=POLL_S)
@@ -203,11 +241,41 @@ class Engine:
                 if self.stop.is_requested:
                     future.cancel()
                     self.stop.check()
+            except CancelledError:
+                self.stop.check()  # by `close`
+                raise
+            except RuntimeError as error:
+                if str(error).startswith(_SHUT_DOWN):
+                    self.stop.check()
+                raise
 
-    async def _close_clients(self) -> None:
+    async def _close_clients(self) -> bool:
+        """Give up the calls in flight, and close what they used; False where the cache did not end within `CLOSE_S`."""
+        in_time = True
         if "_answers" in self.__dict__:
-            await self._answers.cancel()
+            cancelling = asyncio.create_task(self._answers.cancel())
+            _, late = await asyncio.wait({cancelling}, timeout=CLOSE_S)
+            in_time = not late
+            if late:
+                logger.warning(
+                    "%r did not end within %.0f s: %d answers are not in it, and are asked for again by the next run",
+                    self.cache,
+                    CLOSE_S,
+                    self._answers.unwritten,
+                )
+            else:
+                cancelling.result()
         if "_calls" in self.__dict__:
             await self._calls.aclose()
         if "summarizer" in self.__dict__:
             await self.summarizer.aclose()
+        return in_time
+
+
+async def _cancel_tasks() -> None:
+    """Cancel what still runs on this loop: who waits for a walk is told so."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=LAST_S)

@@ -1,0 +1,106 @@
+"""The engine's end: who waits is told that it stopped, and no database holds it up."""
+
+import logging
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from summidx import engine as engine_module
+from summidx.engine import Engine
+from summidx.errors import Stopped
+from summidx.hierarchy import build_tree
+from summidx.records import Level, Unit
+from summidx.settings import load_settings
+from summidx.summarizers import ServedModel
+
+FILE = Unit(
+    id="a.py",
+    level=Level.FILE,
+    path="a.py",
+    name="a.py",
+    qualified_name="a.py",
+    language="python",
+    start_line=1,
+    end_line=3,
+    parent_id=None,
+    own_source="import os\n",
+)
+
+
+@pytest.fixture
+def settings(tmp_path, fake_llm):
+    llm = {"provider": "openai", "base_url": fake_llm.base_url, "model": "fake"}
+    return load_settings({"index_root": str(tmp_path / "index"), "embedding": {"model": "hashing"}, "llm": llm})
+
+
+@pytest.fixture
+def engine(settings):
+    engine = Engine(settings, served_model=ServedModel("fake", "/fake", 8192))
+    yield engine
+    engine.close()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_who_waits_for_a_walk_is_told_that_the_engine_was_closed(engine, fake_llm):
+    fake_llm.delay_s = 20
+    with ThreadPoolExecutor(1) as repository:
+        walking = repository.submit(engine.summarize, build_tree([FILE], "r"))
+        wait_until(lambda: fake_llm.calls)
+        engine.close()
+        with pytest.raises(Stopped, match="the engine was closed"):
+            walking.result()
+
+
+def test_who_waits_for_a_vector_is_told_that_the_engine_was_closed(engine, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def embed_slowly(texts):
+        begun.set()
+        go_on.wait(30)
+        raise AssertionError(texts)
+
+    monkeypatch.setattr(engine, "_embed_now", embed_slowly)
+    with ThreadPoolExecutor(3) as threads:
+        running = threads.submit(engine.embed, ["one"])
+        begun.wait(30)
+        waiting = threads.submit(engine.embed, ["two"])
+        closing = threads.submit(engine.close)
+        for each in (running, waiting):
+            with pytest.raises(Stopped, match="the engine was closed"):
+                each.result()
+        go_on.set()
+        closing.result()
+    with pytest.raises(Stopped, match="the engine was closed"):
+        engine.embed(["three"])
+    with pytest.raises(Stopped, match="the engine was closed"):
+        engine.summarize(build_tree([FILE], "r"))
+
+
+def test_a_locked_database_does_not_hold_up_the_end_and_what_is_lost_is_said(engine, fake_llm, monkeypatch, caplog):
+    monkeypatch.setattr(engine_module, "CLOSE_S", 0.5)
+    monkeypatch.setattr(engine_module, "LAST_S", 0.2)
+    fake_llm.delay_s = 0.5
+    with ThreadPoolExecutor(1) as repository:
+        walking = repository.submit(engine.summarize, build_tree([FILE], "r"))
+        wait_until(lambda: fake_llm.calls)
+        locker = sqlite3.connect(engine.settings.cache_url.removeprefix("sqlite:///"), isolation_level=None)
+        locker.execute("BEGIN IMMEDIATE")
+        try:
+            wait_until(lambda: engine._answers.unwritten)
+            with caplog.at_level(logging.WARNING):
+                engine.close()
+            with pytest.raises(Stopped):
+                walking.result()
+        finally:
+            locker.rollback()
+            locker.close()
+    assert "1 answers are not in it" in caplog.text

@@ -76,7 +76,10 @@ class Division:
             self._lost_sent_at = max(*sent, self._lost_sent_at if self._lost_sent_at is not None else sent[0])
 
     def divide(self, demands: Mapping[str, Demand], silent: Mapping[str, int]) -> dict[str, int]:
-        """The caps of the workers that told their demand; what `silent` ones hold is kept for them."""
+        """The caps of the workers that told their demand; what `silent` ones hold is kept for them.
+
+        Silent ones may hold all, and for long: who waits has one call all the same (`share_by_demand`).
+        """
         workers = list(demands)
         shares = share_by_demand(max(0, self.limit - sum(silent.values())), [demands[each] for each in workers])
         return dict(zip(workers, shares, strict=True))
@@ -121,7 +124,10 @@ class Shares:
             try:
                 load = self._reader.read() if self._reader is not None else None
                 round_ = asyncio.run_coroutine_threadsafe(self._divide(load), self._client.loop.asyncio_loop)
-                round_.result(5 * ANSWER_S)
+                try:
+                    round_.result(5 * ANSWER_S)
+                finally:
+                    round_.cancel()  # one that overruns does not meet the next; nothing where it has ended
                 failed = False
             except (Exception, OutOfTimeError) as error:
                 if not failed and not self._ended.is_set():
@@ -161,9 +167,12 @@ class Shares:
             for worker, cap in caps.items()
             if worker not in self._unanswered
         }
-        if asked:
-            await asyncio.wait(asked.values(), timeout=ANSWER_S)
-        self._unanswered = {worker: task for worker, task in (self._unanswered | asked).items() if not task.done()}
+        try:
+            if asked:
+                await asyncio.wait(asked.values(), timeout=ANSWER_S)
+        finally:
+            both = self._unanswered | asked
+            self._unanswered = {worker: task for worker, task in both.items() if not task.done()}
         answers = {worker: task.result() for worker, task in asked.items() if task.done()}
         return {worker: demand for worker, demand in answers.items() if demand is not None}
 

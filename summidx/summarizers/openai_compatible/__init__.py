@@ -42,21 +42,6 @@ class OpenAICompatibleSummarizer(ChatSummarizer):
     def __repr__(self) -> str:
         return f"OpenAICompatibleSummarizer({self._model.id!r} at {self._client.host})"
 
-    @property
-    def calls_sent(self) -> int:
-        """Requests for completions sent so far, retries included."""
-        return self._client.calls_sent
-
-    @property
-    def tokens_in(self) -> int:
-        """Tokens of prompts so far, as the server counts."""
-        return self._client.tokens_in
-
-    @property
-    def tokens_out(self) -> int:
-        """Tokens of answers so far, as the server counts."""
-        return self._client.tokens_out
-
     async def probe(self) -> ServedModel:
         """Ask the server which models it serves, and describe ours.
 

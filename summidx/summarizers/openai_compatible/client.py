@@ -51,9 +51,6 @@ class ChatClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refused = RefusedFields()
         self._cannot_count = False
-        self.calls_sent = 0
-        self.tokens_in = 0
-        self.tokens_out = 0
 
     @property
     def host(self) -> str:
@@ -139,7 +136,6 @@ class ChatClient:
         client = self._running_client()
 
         async def call() -> Completion:
-            self.calls_sent += 1
             record.sent()
             started = time.monotonic()
             # Not `chat.completions.create`: what it does to check and copy requests and answers costs half of a call.
@@ -150,8 +146,6 @@ class ChatClient:
 
         completion = await self._once(call, timeout_s)
         record.spent(body["messages"], completion.tokens_in, completion.tokens_out)
-        self.tokens_in += completion.tokens_in
-        self.tokens_out += completion.tokens_out
         return completion
 
     async def _once(self, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:

@@ -53,12 +53,13 @@ def summarizer(fake_llm):
     return make
 
 
-def ask(summarizer, *requests):
-    """Answers (or errors) to `requests`, asked all at once."""
+def ask(summarizer, *requests, record=None):
+    """Answers (or errors) to `requests`, asked all at once; what they took is added to `record`."""
+    record = record or CallRecord()
 
     async def run():
         try:
-            calls = (summarizer.answer(summarizer.prepare(request), CallRecord()) for request in requests)
+            calls = (summarizer.answer(summarizer.prepare(request), record) for request in requests)
             return await asyncio.gather(*calls, return_exceptions=True)
         finally:
             await summarizer.aclose()
@@ -66,25 +67,25 @@ def ask(summarizer, *requests):
     return asyncio.run(run())
 
 
-def ask_one(summarizer, request):
-    (answer,) = ask(summarizer, request)
+def ask_one(summarizer, request, record=None):
+    (answer,) = ask(summarizer, request, record=record)
     if isinstance(answer, BaseException):
         raise answer
     return answer
 
 
 def test_an_answer_becomes_a_summary_with_its_key_model_and_tokens(fake_llm, summarizer, make_request):
-    ours = summarizer()
-    summary = ask_one(ours, make_request())
-    assert fake_llm.calls == ours.calls_sent == 1
+    ours, record = summarizer(), CallRecord()
+    summary = ask_one(ours, make_request(), record)
+    assert fake_llm.calls == record.requests == 1
     assert summary.text.startswith("Text ")
     assert "Keywords" not in summary.text
     assert len(summary.keywords) == 2
     assert (summary.status, summary.origin, summary.truncated) == (Status.OK, Origin.LLM, False)
     assert summary.key == ours.prepare(make_request()).key
     assert (summary.model, summary.prompt_version) == ("fake", PROMPT_VERSION)
-    assert summary.tokens_in == ours.tokens_in > 100
-    assert summary.tokens_out == ours.tokens_out > 5
+    assert summary.tokens_in == record.tokens_in > 100
+    assert summary.tokens_out == record.tokens_out > 5
 
 
 def test_what_is_sent_is_what_is_in_the_key(fake_llm, summarizer, make_request):
@@ -156,11 +157,11 @@ def test_a_fault_of_transport_is_told_by_its_kind_and_not_tried_again_here(
     fake_llm, summarizer, make_request, fault, kind
 ):
     fake_llm.fail_next(fault)
-    ours = summarizer()
+    record = CallRecord()
     with pytest.raises(kind) as caught:
-        ask_one(ours, make_request())
+        ask_one(summarizer(), make_request(), record)
     assert type(caught.value) is kind
-    assert fake_llm.calls == ours.calls_sent == 1
+    assert fake_llm.calls == record.requests == 1
     assert "\n" not in str(caught.value)
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), str(again), vars(again)) == (kind, str(caught.value), vars(caught.value))

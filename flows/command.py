@@ -15,7 +15,7 @@ import typer
 
 from flows.signals import SignalWatch
 from summidx import options
-from summidx.errors import SummidxError, UsageError
+from summidx.errors import SummidxError
 from summidx.settings import load_settings
 
 FAILED, UNUSABLE = 1, 2
@@ -44,12 +44,8 @@ def build(  # noqa: PLR0913 - its options
     llm_provider: options.LLMProvider = None,
     llm_model: options.LLMModel = None,
     llm_base_url: options.LLMBaseURL = None,
-    llm_timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Total time for one call. [default: 300]")
-    ] = None,
-    max_retries: Annotated[
-        int | None, typer.Option(metavar="N", help="Tries after a fault of transport. [default: 3]")
-    ] = None,
+    llm_timeout: options.LLMTimeout = None,
+    max_retries: options.MaxRetries = None,
     llm_concurrency: options.LLMConcurrency = None,
     summary_language: options.SummaryLanguage = None,
     prompt_file: options.PromptFile = None,
@@ -57,15 +53,10 @@ def build(  # noqa: PLR0913 - its options
     num_processes: options.NumProcesses = None,
     gpu_ids: options.GPUIds = None,
     force_cpu: options.ForceCPU = None,
-    scheduler_address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler.")
-    ] = None,
+    scheduler_address: options.SchedulerAddress = None,
     skip_existing: options.SkipExisting = None,
     retry_degraded: options.RetryDegraded = None,
-    confirm_rebuild: Annotated[
-        bool | None,
-        typer.Option("--confirm-rebuild", help="Rebuild most indexes only because a setting or version changed."),
-    ] = None,
+    confirm_rebuild: options.ConfirmRebuild = None,
     stage: options.StageOption = None,
     log_dir: options.LogDir = None,
     cache_url: options.CacheURL = None,
@@ -80,7 +71,7 @@ def build(  # noqa: PLR0913 - its options
         "repos": repo,
         "repos_file": repos_file and str(Path(repos_file).absolute()),
         "index_root": index_root,
-        "levels": _levels(levels),
+        "levels": options.read_levels(levels),
         "tests": tests,
         "llm_provider": llm_provider,
         "llm_model": llm_model,
@@ -92,7 +83,7 @@ def build(  # noqa: PLR0913 - its options
         "prompt_file": prompt_file and str(Path(prompt_file).absolute()),
         "embedding_model": embedding_model,
         "num_processes": num_processes,
-        "gpu_ids": _gpu_ids(gpu_ids),
+        "gpu_ids": options.read_gpu_ids(gpu_ids),
         "force_cpu": force_cpu,
         "scheduler_address": scheduler_address,
         "skip_existing": skip_existing,
@@ -171,21 +162,6 @@ def _refuse_unusable(parameters: dict[str, Any]) -> None:
         from flows.cluster import check_gpus
 
         check_gpus(settings.cluster)
-
-
-def _levels(names: str | None) -> list[str] | None:
-    if names is None:
-        return None
-    return [level.value for level in load_settings({"levels": names}).levels]
-
-
-def _gpu_ids(ids: str | None) -> list[int] | None:
-    if ids is None:
-        return None
-    try:
-        return [int(gpu) for gpu in ids.split(",")]
-    except ValueError:
-        raise UsageError(f"--gpu-ids {ids!r} is no list of numbers: write it as 0,1,2,3") from None
 
 
 def _refuse(why: object) -> int:

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from summidx.errors import UsageError
 from summidx.records import TestsPolicy
-from summidx.settings import CachePolicy, Provider, Stage
+from summidx.settings import CachePolicy, Provider, Stage, load_settings
 
 ReposRoot = Annotated[str | None, typer.Option(metavar="DIR", help="Build each sub-folder that is a repository.")]
 Repo = Annotated[
@@ -26,6 +27,8 @@ LLMModel = Annotated[str | None, typer.Option(help="Name under which the server 
 LLMBaseURL = Annotated[
     str | None, typer.Option(help="URL of the OpenAI-compatible API, with /v1. [default: $OPENAI_BASE_URL]")
 ]
+LLMTimeout = Annotated[float | None, typer.Option(metavar="SECONDS", help="Total time for one call. [default: 300]")]
+MaxRetries = Annotated[int | None, typer.Option(metavar="N", help="Tries after a fault of transport. [default: 3]")]
 LLMConcurrency = Annotated[
     int | None, typer.Option(metavar="N", help="Calls in flight, all workers together. [default: 256]")
 ]
@@ -41,11 +44,18 @@ NumProcesses = Annotated[
 ]
 GPUIds = Annotated[str | None, typer.Option(metavar="IDS", help="GPUs that embed, one worker process each: 0,1,2,3")]
 ForceCPU = Annotated[bool | None, typer.Option("--force-cpu", help="Embed on the CPU even where there is a GPU.")]
+SchedulerAddress = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler.")
+]
 SkipExisting = Annotated[
     bool | None, typer.Option("--skip-existing/--no-skip-existing", help="Skip what is up to date. [default: on]")
 ]
 RetryDegraded = Annotated[
     bool | None, typer.Option("--retry-degraded", help="Ask again for documents that are degraded.")
+]
+ConfirmRebuild = Annotated[
+    bool | None,
+    typer.Option("--confirm-rebuild", help="Rebuild most indexes only because a setting or version changed."),
 ]
 StageOption = Annotated[
     Stage | None, typer.Option(help="`summaries` fills the cache and publishes nothing. [default: both]")
@@ -55,3 +65,28 @@ CacheURL = Annotated[str | None, typer.Option(metavar="URL", help="sqlite:///FIL
 CachePolicyOption = Annotated[
     CachePolicy | None, typer.Option(help="Whether the cache is read and written. [default: read-write]")
 ]
+
+
+def read_levels(names: str | None) -> list[str] | None:
+    """The levels that are named, in their order.
+
+    Raises:
+        UsageError: one is no level.
+    """
+    if names is None:
+        return None
+    return [level.value for level in load_settings({"levels": names}).levels]
+
+
+def read_gpu_ids(ids: str | None) -> list[int] | None:
+    """Numbers of GPUs.
+
+    Raises:
+        UsageError: they are none.
+    """
+    if ids is None:
+        return None
+    try:
+        return [int(gpu) for gpu in ids.split(",")]
+    except ValueError:
+        raise UsageError(f"--gpu-ids {ids!r} is no list of numbers: write it as 0,1,2,3") from None

@@ -24,6 +24,8 @@ def plan_build(  # noqa: PLR0913 - its options
     llm_provider: options.LLMProvider = None,
     llm_model: options.LLMModel = None,
     llm_base_url: options.LLMBaseURL = None,
+    llm_timeout: options.LLMTimeout = None,
+    max_retries: options.MaxRetries = None,
     llm_concurrency: options.LLMConcurrency = None,
     summary_language: options.SummaryLanguage = None,
     prompt_file: options.PromptFile = None,
@@ -31,15 +33,20 @@ def plan_build(  # noqa: PLR0913 - its options
     num_processes: options.NumProcesses = None,
     gpu_ids: options.GPUIds = None,
     force_cpu: options.ForceCPU = None,
+    scheduler_address: options.SchedulerAddress = None,
     skip_existing: options.SkipExisting = None,
     retry_degraded: options.RetryDegraded = None,
+    confirm_rebuild: options.ConfirmRebuild = None,
     stage: options.StageOption = None,
     log_dir: options.LogDir = None,
     cache_url: options.CacheURL = None,
     cache_policy: options.CachePolicyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Predict what a build with the same options would cost: calls, tokens, time. No LLM is asked to write anything."""
+    """Predict what a build with the same options would cost: calls, tokens, time. No LLM is asked to write anything.
+
+    All options of a build are taken; --llm-timeout, --max-retries and --scheduler-address change nothing here.
+    """
     from summidx.prediction import load_check, write_prediction
     from summidx.prediction.predict import predict
     from summidx.request import BuildRequest
@@ -51,20 +58,24 @@ def plan_build(  # noqa: PLR0913 - its options
             "repos": repo,
             "repos_file": repos_file,
             "index_root": index_root,
-            "levels": levels,
+            "levels": options.read_levels(levels),
             "tests": tests,
             "llm_provider": llm_provider,
             "llm_model": llm_model,
             "llm_base_url": llm_base_url,
+            "llm_timeout": llm_timeout,
+            "max_retries": max_retries,
             "llm_concurrency": llm_concurrency,
             "summary_language": summary_language,
             "prompt_file": prompt_file,
             "embedding_model": embedding_model,
             "num_processes": num_processes,
-            "gpu_ids": gpu_ids,
+            "gpu_ids": options.read_gpu_ids(gpu_ids),
             "force_cpu": force_cpu,
+            "scheduler_address": scheduler_address,
             "skip_existing": skip_existing,
             "retry_degraded": retry_degraded,
+            "confirm_rebuild": confirm_rebuild,
             "stage": stage,
             "cache_policy": cache_policy,
         }

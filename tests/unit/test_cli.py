@@ -265,3 +265,17 @@ def test_a_damaged_index_does_not_take_the_others_away(summidx, http, root):
     assert {hit["repo"] for hit in json.loads(done.stdout)} == {"http"}
     assert done.stderr.startswith("warning: the index 'bad' is left out: ")
     assert summidx("search", "cookie", "--repo", "bad").exit_code == 1
+
+
+def test_a_plan_takes_every_option_of_a_build_in_the_same_words():
+    import inspect
+
+    from flows.command import build
+    from summidx.commands.plan import plan_build
+
+    asked, planned = (
+        {each.name: (each.annotation, each.default) for each in inspect.signature(command).parameters.values()}
+        for command in (build, plan_build)
+    )
+    del asked["as_json"], planned["as_json"]  # each says what it prints
+    assert planned == asked

@@ -1,18 +1,16 @@
 """Pure: why an index is not the one that is asked for: what its build key was made of, and what it is made of now."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from summidx.keys import INDEX_VERSION, build_key, recorded_settings
+from summidx.keys import INDEX_VERSION, build_key, recorded_settings, shorten_hashes
 from summidx.records import Manifest
 from summidx.settings import Settings
 
 UNKNOWN = "settings or version changed"
 """Said of an index that does not tell what it was made of."""
 MAX_SHOWN = 60
-_HASH = re.compile(r"(@sha256:[0-9a-f]{8})[0-9a-f]+")
 _IDENTITY = {"model": "model", "prompt": "prompt version", "context_tokens": "context of the model, in tokens,"}
 """What parts of a summariser's identity are called."""
 _MODEL_PARTS = ("root", "revision")
@@ -109,5 +107,5 @@ def _show(value: object) -> str:
     if value is None:
         return "(none)"
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = _HASH.sub(r"\1", text)
+    text = shorten_hashes(text)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from summidx.settings import Provider, Settings
 
 INDEX_VERSION = 2
 """Moves when the same source and settings would give other rows; a golden test forces it to."""
+_IDENTITY_HASH = re.compile(r"(@sha256:[0-9a-f]{8})[0-9a-f]+")
 
 
 def digest(value: object) -> str:
@@ -80,3 +82,8 @@ def keyed_settings(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str,
             yield from keyed_settings(value, f"{prefix}{name}.")
         elif not (isinstance(field.json_schema_extra, dict) and "unkeyed" in field.json_schema_extra):
             yield f"{prefix}{name}", values[name]
+
+
+def shorten_hashes(text: str) -> str:
+    """A text for people in which the hashes of identities (`model@sha256:...`) have eight digits."""
+    return _IDENTITY_HASH.sub(r"\1", text)

@@ -21,6 +21,7 @@ from summidx.errors import SourceError, StoreError, UsageError
 from summidx.records import PinnedRepo, RepoRef, Status, count_where
 from summidx.settings import Settings, Stage
 from summidx.store.generations import IndexRoot
+from summidx.store.json_file import write_json
 from summidx.summarizers import ServedModel
 from summidx.summarizers.select import make_summarizer, probe_model
 
@@ -69,7 +70,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PublishedState:
     """What was found of a published index: its generation if it is up to date, else None; and why."""
 
     generation: str | None
@@ -139,24 +140,24 @@ def _plan(refs: Mapping[RepoRef, PlannedRepo | None], settings: Settings) -> Pla
     return Plan(tuple(planned), served_model, summarizer, embedding_model)
 
 
-def find_generation(root: IndexRoot, name: str, inputs: BuildInputs) -> Found:
+def find_generation(root: IndexRoot, name: str, inputs: BuildInputs) -> PublishedState:
     """Find out whether the published index of `name` is up to date, and if not, why not."""
     settings = inputs.settings
     if settings.stage is Stage.SUMMARIES:
-        return Found(None, "summaries only")
+        return PublishedState(None, "summaries only")
     if not settings.skip_existing:
-        return Found(None, "asked for (--no-skip-existing)")
+        return PublishedState(None, "asked for (--no-skip-existing)")
     verified = root.verify(name, inputs.build_key)
     if verified.current is None:
-        return Found(None, verified.why)
+        return PublishedState(None, verified.why)
     changes = find_changes(verified.current, inputs)
     degraded = count_where(verified.current.counts, status=Status.DEGRADED) if settings.retry_degraded else 0
     asked_for = (f"{degraded} degraded document{'s' if degraded > 1 else ''} (--retry-degraded)",) if degraded else ()
     reasons = (*filter(None, (changes.describe(),)), *verified.faults, *asked_for)
     if not reasons:
-        return Found(verified.current.generation, "up to date")
+        return PublishedState(verified.current.generation, "up to date")
     nothing_else = not changes.content and not verified.faults and not asked_for
-    return Found(None, "; ".join(reasons), changes.others if nothing_else else ())
+    return PublishedState(None, "; ".join(reasons), changes.others if nothing_else else ())
 
 
 def check_rebuild(plan: Plan, settings: Settings) -> None:
@@ -188,10 +189,7 @@ def write_plan(plan: Plan, index_root: str, run_id: str) -> Path:
     path = _plan_path(index_root, run_id)
     IndexRoot(index_root).create()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-        partial.write_text(json.dumps(asdict(plan), indent=1), encoding="utf-8")
-        partial.replace(path)
+        write_json(path, asdict(plan))
         _sweep_plans(path.parent)
     except OSError as error:
         raise StoreError(f"the plan cannot be written under the index root {index_root}: {error}") from error

@@ -4,7 +4,6 @@ Everything is a rich `Text`, never markup, and characters that would steer a ter
 terminal summaries are wrapped; in a pipe each thing is on one line, whole, without colours.
 """
 
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TextIO
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from summidx.keys import shorten_hashes
 from summidx.prediction import Prediction, PredictionCheck
 from summidx.records import Counts, Document, Hit, Level, Manifest, Origin, Status, count_where
 from summidx.search.outline import Outline, iterate_outline
@@ -24,7 +24,6 @@ _STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 FAULTS_SHOWN = 3
 _PIPE_WIDTH = 100_000
 _INDENT = " " * 4
-_HASH = re.compile(r"(@sha256:[0-9a-f]{8})[0-9a-f]+")
 _MARKS = {Status.OK: "", Status.DEGRADED: "~ ", Status.FAILED: "✗ "}
 _STYLES = {Status.OK: "", Status.DEGRADED: "yellow", Status.FAILED: "red"}
 
@@ -101,7 +100,7 @@ def print_outline(console: Console, name: str, manifest: Manifest, roots: Sequen
         console.print(Text(line), soft_wrap=True)
     skips = ", ".join(f"{n} {reason}" for reason, n in sorted(manifest.skips.items()))
     about = f"summaries {manifest.summarizer}, embedding {manifest.embedding_model}, built {manifest.built_at}"
-    about = _HASH.sub(r"\1", f"{about}{f'; skipped {skips}' if skips else ''}")
+    about = shorten_hashes(f"{about}{f'; skipped {skips}' if skips else ''}")
     console.print(Text(escape_text(about), style="dim"))
     for root in roots:
         console.print(_build_tree(root, None, wrap=console.is_terminal))

@@ -93,6 +93,7 @@ def print_report(console: "Console", report: "CacheReport") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from summidx.keys import shorten_hashes
     from summidx.terminal import escape_text
 
     console.print(Text(f"{escape_text(report.url)}  {_describe_size(report.size_bytes)}"), soft_wrap=True)
@@ -106,7 +107,7 @@ def print_report(console: "Console", report: "CacheReport") -> None:
         for each in report.entries:
             entries.add_row(
                 each.kind,
-                Text(re.sub(r"(@sha256:[0-9a-f]{8})[0-9a-f]+", r"\1", escape_text(each.model))),
+                Text(shorten_hashes(escape_text(each.model))),
                 str(each.entries),
                 str(each.degraded) if each.kind == "summaries" else "",
                 each.first_made if each.first_made == each.last_made else f"{each.first_made} to {each.last_made}",

@@ -1,7 +1,5 @@
 """What a build is expected to cost, kept under the index root, and how far off that was once the build has run."""
 
-import json
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from summidx.errors import StoreError
 from summidx.records import Usage
 from summidx.store.generations import IndexRoot
+from summidx.store.json_file import write_json
 
 PREDICTION = ".summidx/prediction.json"
 CHECK = ".summidx/prediction-check.json"
@@ -194,9 +193,6 @@ def _write(index_root: str, name: str, value: dict[str, object]) -> None:
     path = Path(index_root) / name
     IndexRoot(index_root).create()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-        partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
-        partial.replace(path)
+        write_json(path, value)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}") from error

@@ -8,7 +8,9 @@ BYTES_PER_TOKEN = 3.2
 MARK_ROOM = 80
 """What a mark that tells of a cut may weigh."""
 
-_DENSE = re.compile(r"[!-~]{48,}|[0-9]+")
+LONG_STRETCH = 48
+"""Characters without white space: of no ordinary code."""
+_DENSE = re.compile(rf"[!-~]{{{LONG_STRETCH},}}|[0-9]+")
 """Base64, minified code and digests; numbers."""
 _DENSE_BYTES = 1
 """Further bytes for each of a long stretch without white space: 1.6 bytes a token."""
@@ -18,11 +20,13 @@ _DIGIT_BYTES = 2
 
 def weigh(text: str) -> int:
     """An estimate of how much of a prompt `text` takes, in bytes of ordinary code; lines add up."""
-    dense = 0
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    if max(map(len, text.split()), default=0) < LONG_STRETCH:  # nearly always, and each prompt is weighed several times
+        return size + _DIGIT_BYTES * sum(map(text.count, "0123456789"))
     for match in _DENSE.finditer(text):
         length = match.end() - match.start()
-        dense += length * (_DENSE_BYTES if length >= 48 else _DIGIT_BYTES)
-    return len(text.encode("utf-8", "replace")) + dense
+        size += length * (_DENSE_BYTES if length >= LONG_STRETCH else _DIGIT_BYTES)
+    return size
 
 
 def cut_middle(text: str, room: int) -> tuple[str, bool]:

@@ -1,5 +1,6 @@
 """How a model's answer is read: the summary and its keywords, or why it cannot be used. Pure."""
 
+import operator
 import re
 
 from summidx.errors import InvalidOutput
@@ -9,6 +10,8 @@ MAX_ANSWER_CHARS = 20_000
 """What is read of an answer, thinking aside: no answer of the usual token limits is longer."""
 MAX_SUMMARY_CHARS = 2000
 MAX_KEYWORDS = 6
+LEAST_REPEATED = 11
+"""Words in a row that are those before them again: fewer are no loop."""
 
 _THINKING = re.compile(  # some chat templates open the block themselves: then only its end is in the answer
     r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>|\A.*?</think(?:ing)?>[ \t]*(?:\n|\Z)", re.DOTALL | re.IGNORECASE
@@ -70,12 +73,12 @@ def _repeats(text: str) -> bool:
     if _LOOP.search(text):
         return True
     words = text.lower().split()
+    if len(words) - len(set(words)) < LEAST_REPEATED:
+        return False
     for period in range(1, 21):
-        run = 0
-        for index in range(period, len(words)):
-            run = run + 1 if words[index] == words[index - period] else 0
-            if run >= max(3 * period, 11):
-                return True
+        is_repeated = bytes(map(operator.eq, words[period:], words))
+        if b"\1" * max(3 * period, LEAST_REPEATED) in is_repeated:
+            return True
     return False
 
 

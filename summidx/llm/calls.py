@@ -238,8 +238,8 @@ class Calls:
 
     def _note_failure(self, key: str, error: LLMError, sent_at: float) -> None:
         now = time.monotonic()
-        if isinstance(error, Overloaded):
-            self._lose(sent_at, now)
+        if isinstance(error, Overloaded) and not (self.gate.is_narrow and sent_at > self._paused_at):
+            self._lose(sent_at, now)  # that one call alone is refused says nothing of how many may go at once
         if _is_refusal(error):
             self._pause(error, sent_at, now)
         elif sent_at > self._paused_at:
@@ -308,7 +308,8 @@ class Calls:
         self._refused_since = self._refused_since or now
         grown_s = min(BACKOFF_S * 2 ** min(self._refusals, 16), LONGEST_BACKOFF_S)
         # One that has refused again after the time it had asked for does not know it.
-        seconds = asked_s if error.retry_after_s is not None and self._refusals < PROBED_AFTER else max(asked_s, grown_s)
+        knows = error.retry_after_s is not None and self._refusals < PROBED_AFTER
+        seconds = asked_s if knows else max(asked_s, grown_s)
         self._refusals += 1
         if self._refusals >= PROBED_AFTER:
             self.gate.narrow()

@@ -48,6 +48,11 @@ class CallGate:
         self._cap = cap
         self._admit()
 
+    @property
+    def is_narrow(self) -> bool:
+        """True from `narrow` to `widen`."""
+        return self._narrow
+
     def narrow(self) -> None:
         """Let in one at a time, whatever the cap, until `widen`."""
         self._narrow = True
@@ -115,7 +120,8 @@ class CallGate:
         self._admit()
 
     def _has_room(self) -> bool:
-        return self._in_flight < (min(self._cap, 1) if self._narrow else self._cap) and not self._shut and self._timer is None
+        cap = min(self._cap, 1) if self._narrow else self._cap
+        return self._in_flight < cap and not self._shut and self._timer is None
 
     def _end_time(self) -> None:
         self._timer = None

@@ -48,7 +48,8 @@ class Demand:
     """How long ago the last sent of the calls was sent that were lost (`Overloaded`) since the last look; None: none
     was."""
     lost_in_flight: int = 0
-    """Calls in flight when the first of them was lost: at the next look a burst of refusals has left none. 0: not known."""
+    """Calls in flight when the first of them was lost: a burst of refusals has left none by the next look. 0: not
+    known."""
 
     @property
     def wanted(self) -> int:

@@ -37,7 +37,7 @@ SURE_MARGIN = 256
 COUNTED_SHARE = 0.85
 """Of the context: where the cheap estimate of a prompt is above it, the exact count is asked for."""
 MOST_HALF_ASKED = 1000
-"""Questions whose second ask failed that are remembered; beyond it the oldest is forgotten, and asked from the start."""
+"""Questions whose second ask failed; beyond it the oldest is forgotten, and asked from the start."""
 
 logger = logging.getLogger(__name__)
 

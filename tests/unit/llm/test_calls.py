@@ -303,6 +303,7 @@ def test_a_quota_that_refuses_all_for_a_long_time_fails_nothing_and_costs_one_ca
     assert statuses(repository()) == {Status.OK: 82}
     assert max(count for _, count in prompts(fake_llm)) <= 3
     assert set(at_once[32 : 32 + refusals]) == {1}
+    assert repository.calls.gate.cap >= 2, "that one call alone is refused does not lower the limit"
 
 
 def test_a_server_that_refuses_everything_for_good_ends_the_run_in_one_line(fake_llm, cache, monkeypatch):
@@ -316,7 +317,9 @@ def test_a_server_that_refuses_everything_for_good_ends_the_run_in_one_line(fake
 
 def test_what_is_remembered_of_questions_that_failed_is_bounded_and_holds_no_prompt(fake_llm, cache, monkeypatch):
     monkeypatch.setattr(calls_module, "MOST_REMEMBERED", 3)
-    fake_llm.script = lambda body, before: error(500, "internal") if "total" in body["messages"][-1]["content"] else None
+    fake_llm.script = lambda body, before: (
+        error(500, "internal") if "total" in body["messages"][-1]["content"] else None
+    )
     repository = Repository(fake_llm, cache, max_retries=0)
     repository()
     remembered = repository.calls._failures.values()

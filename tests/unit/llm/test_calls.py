@@ -168,10 +168,10 @@ def test_equal_repositories_share_the_tries_of_a_prompt_that_fails(fake_llm, cac
     [error(400, "bad request"), Answer(status=307, headers={"Location": "http://127.0.0.1:9/"})],
     ids=["400", "redirect"],
 )
-def test_what_the_server_refuses_fails_alone_and_is_tried_once_more_at_the_end(fake_llm, cache, fault):
+def test_what_the_server_alone_refuses_is_tried_once_more_at_the_end_and_then_degraded(fake_llm, cache, fault):
     fake_llm.script = failing(fault, "f3")
     outcomes = Repository(fake_llm, cache)()
-    assert outcomes["m.py::f3"].error == "RequestRefused"
+    assert (outcomes["m.py::f3"].status, outcomes["m.py::f3"].origin) == (Status.DEGRADED, Origin.EXTRACTIVE)
     assert [count for body, count in prompts(fake_llm) if asks_for(body, "f3")] == [2]
 
 

@@ -18,7 +18,7 @@ def probe_model(settings: LLMSettings) -> ServedModel | None:
         case Provider.EXTRACTIVE:
             return None
         case Provider.VLLM:
-            from summidx.summarizers.local_model import find_local_model
+            from summidx.summarizers.vllm_local.local_model import find_local_model
 
             return find_local_model(settings)
         case Provider.OPENAI:

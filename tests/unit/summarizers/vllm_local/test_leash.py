@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from summidx.summarizers.leash import Leash
+from summidx.summarizers.vllm_local.leash import Leash
 
 SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(300)"]
 HOLDER = f"""
 import subprocess, time
-from summidx.summarizers.leash import Leash
+from summidx.summarizers.vllm_local.leash import Leash
 leash = Leash()
 child = subprocess.Popen({SLEEP!r}, start_new_session=True)
 leash.tie(child.pid)

@@ -25,10 +25,10 @@ from summidx.errors import ContextTooLong, LLMError, Overloaded, RequestRefused,
 from summidx.settings import LLMSettings
 from summidx.summarizers import ServedModel
 from summidx.summarizers.chat import ChatSummarizer, Completion
-from summidx.summarizers.leash import Leash
-from summidx.summarizers.local_model import answer_shaping, find_local_model
 from summidx.summarizers.prose import clean_text
-from summidx.summarizers.vllm_log import VLLMLog
+from summidx.summarizers.vllm_local.leash import Leash
+from summidx.summarizers.vllm_local.local_model import answer_shaping, find_local_model
+from summidx.summarizers.vllm_local.vllm_log import VLLMLog
 
 LOOK_S = 0.2
 """How often it is looked which processes vLLM has started while it loads."""

@@ -6,8 +6,8 @@ import pytest
 
 from summidx.errors import UnknownModel, UsageError
 from summidx.settings import LLMSettings, Provider
-from summidx.summarizers import local_model
-from summidx.summarizers.local_model import answer_shaping, find_local_model
+from summidx.summarizers.vllm_local import local_model
+from summidx.summarizers.vllm_local.local_model import answer_shaping, find_local_model
 
 ARG_UTILS = """
 @dataclass

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from summidx.summarizers import vllm_log
-from summidx.summarizers.vllm_log import OPERATORS, VLLMLog
+from summidx.summarizers.vllm_local import vllm_log
+from summidx.summarizers.vllm_local.vllm_log import OPERATORS, VLLMLog
 
 TRACEBACKS = """2026-01-01 ERROR EngineCore: WorkerProc failed to start.
 Traceback (most recent call last):

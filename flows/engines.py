@@ -6,6 +6,7 @@ used, from the process's own environment.
 
 import asyncio
 import json
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from distributed import Worker, WorkerPlugin
 from prefect.logging.configuration import setup_logging
 
 from flows.logs import log_file
+from flows.worker_warnings import WarningSender
 from summidx.errors import NotAttempted, UsageError
 from summidx.plan import Plan
 from summidx.settings import Settings, load_settings
@@ -188,8 +190,12 @@ class RunPlugin(WorkerPlugin):
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _resources=ExitStack())
 
-    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - the signature is Dask's
+    def setup(self, worker: Worker) -> None:
         """Called in the worker process."""
+        sender = WarningSender(worker, self.run.run_id)
+        ours = logging.getLogger("summidx")
+        ours.addHandler(sender)
+        self._resources.callback(ours.removeHandler, sender)
         if open_run(self.run):
             setup_logging()  # Prefect would do it at the first task, and drop the handler below
             self._resources.enter_context(log_file(self.run.settings().log_dir, f"worker-{os.getpid()}"))

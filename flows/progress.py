@@ -5,9 +5,9 @@ Every line goes to the flow run's log, and so to the Prefect UI; where a person 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -99,6 +99,21 @@ class RunReport:
     def failures(self) -> tuple[RepoResult, ...]:
         """The repositories that failed; those that were not attempted are not among them."""
         return tuple(each for each in self.repositories if each.failed)
+
+    def warnings(self) -> list[str]:
+        """A line for each repository that was built without documents that failed."""
+        told = []
+        for each in self.repositories:
+            failed = count_where(each.report.counts, status=Status.FAILED) if each.report else 0
+            if not failed or each.report is None or each.ending not in ("built", "summarized"):
+                continue
+            first = next((fault for fault in each.report.faults if fault.status is Status.FAILED), None)
+            told.append(
+                f"{failed} document{'s' if failed != 1 else ''} failed in {each.name}"
+                + (f" (first: {first.id}: {first.reason})" if first else "")
+                + "; the next run tries them again"
+            )
+        return told
 
     def message(self) -> str:
         """One line: the message of the flow run's final state."""
@@ -237,8 +252,24 @@ def tell_warning(line: str) -> None:
         listener.tell(f"warning: {line}")
 
 
+def make_notes() -> tuple[Callable[[str], None], Callable[[str], None]]:
+    """What writes a warning to the log of this flow run, and what shows it as well, from any one other thread."""
+    context = copy_context()  # Prefect finds its API and the run there
+    log = get_run_logger()
+
+    def note(line: str) -> None:
+        context.run(log.warning, line)
+
+    def tell(line: str) -> None:
+        context.run(tell_warning, line)
+
+    return note, tell
+
+
 def tell_report(report: RunReport) -> None:
     """Hand over the report."""
+    for warning in report.warnings():
+        get_run_logger().warning(warning)
     get_run_logger().info(report.message())
     if listener := _listener.get():
         listener.ended(report)

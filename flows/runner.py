@@ -17,7 +17,9 @@ from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
 from flows.ledger import force_state
+from flows.progress import make_notes
 from flows.shares import Shares
+from flows.worker_warnings import WarningReceiver, topic_of
 from summidx.errors import UsageError
 
 LANE_THREADS = 4
@@ -157,6 +159,7 @@ class IndexTaskRunner(DaskTaskRunner):
         if address:  # a run that is tried again has the same id, and its scheduler may be the same one
             self._unregister(StopPlugin.name_for(run.run_id))
         plugin = RunPlugin(run)
+        self.client.subscribe_topic(topic_of(run.run_id), WarningReceiver(*make_notes()).take)  # type: ignore[no-untyped-call]
         self.client.register_plugin(plugin)
         self._plugin = plugin
         if run.max_calls is not None:

@@ -35,6 +35,8 @@ class Terminal:
             self.tell(line)
         if report.prediction is not None:
             self.tell(f"Plan:    {report.prediction.describe()}")
+        for warning in report.warnings():
+            self.tell(f"warning: {warning}")
         self.tell(f"Indexes: {report.index_root}")
         if any(each.report is not None and each.ending != "summarized" for each in report.repositories):
             options = f"--index-root {_short(report.index_root)}"
@@ -71,13 +73,21 @@ def describe_totals(totals: Totals) -> list[str]:
     """What the LLM was asked and how it answered, in lines; none where it was not asked."""
     if not totals.requests and not totals.cache_hits:
         return []
-    asked = f"{totals.llm_calls:,} calls ({totals.requests:,} requests), {totals.cache_hits:,} cache hits"
+    asked = (
+        f"{totals.llm_calls:,} calls ({totals.requests:,} requests{_beyond(totals)}), {totals.cache_hits:,} cache hits"
+    )
     lines = [f"LLM:     {asked}, {totals.tokens_in:,} tokens in, {totals.tokens_out:,} out"]
     known = [f"{name} {ms / 1000:.2f} s" for name, ms in totals.latency_ms.items() if ms is not None]
     if known:
         retries = ", ".join(f"{n} {kind}" for kind, n in totals.retries.items())
         lines.append(f"         latency {', '.join(known)}; retries: {retries or 'none'}")
     return lines
+
+
+def _beyond(totals: Totals) -> str:
+    """Requests that are neither a unit's last nor a retry: for parts of texts that are too long, or never answered."""
+    parts = totals.requests - totals.llm_calls - sum(totals.retries.values())
+    return f", {parts:,} of them for parts of long texts or in vain" if parts > 0 else ""
 
 
 def _short(path: str) -> str:

@@ -313,7 +313,12 @@ class Calls:
         self._refusals += 1
         if self._refusals >= PROBED_AFTER:
             self.gate.narrow()
-        logger.warning("the LLM server asks to be left alone, all calls wait for %.1f s: %s", seconds, error)
+        logger.warning(
+            "the LLM server asks to be left alone, all calls wait for %.1f s: %s",
+            seconds,
+            error,
+            extra={"server": "busy"},  # for whoever tells a person of it
+        )
         self._paused_at = now
         self._shut_for(seconds, now)
         if self._outage is not None and now - self._refused_since >= self._settings.outage_s:

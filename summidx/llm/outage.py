@@ -145,11 +145,17 @@ class OutageWatch:
             self._gate.shut()
             self._down_since = since
             self._forgive(since)
-            logger.warning("the LLM server answers nothing, calls wait until it does: %s", self._last_error)
+            logger.warning(
+                "the LLM server answers nothing; calls wait until it does, and the run stops after %g s of that: %s",
+                self._outage_s,
+                self._last_error,
+                extra={"server": "away"},  # for whoever tells a person of it
+            )
 
     def _resume(self) -> None:
         if self.is_down:
-            logger.warning("the LLM server answers again, after %.0f s", time.monotonic() - self._down_since)
+            away_s = time.monotonic() - self._down_since
+            logger.warning("the LLM server answers again after %.0f s; calls go on", away_s, extra={"server": "back"})
         self.is_down = False
         self._in_row = 0
         self._since = None

@@ -1,5 +1,6 @@
 """Runs over two worker processes whose LLM server refuses, goes away, or is used by one of them alone."""
 
+import json
 import threading
 import time
 
@@ -69,7 +70,10 @@ def test_an_outage_ends_the_run_within_its_time_and_says_what_was_not_attempted(
     check_stopped(report, api, "nothing was answered for 2 s (`llm.outage_s`)")
 
 
-def test_a_server_that_is_away_for_a_while_costs_nothing_but_time(build, fake_llm, options, repos_args):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_server_that_is_away_for_a_while_costs_nothing_but_time_and_is_told(
+    processes, build, api, fake_llm, options, repos_args
+):
     def away():
         while fake_llm.calls < 12:
             time.sleep(0.02)
@@ -80,12 +84,25 @@ def test_a_server_that_is_away_for_a_while_costs_nothing_but_time(build, fake_ll
     fake_llm.delay_s = 0.05
     thread = threading.Thread(target=away)
     thread.start()
-    report = build.report(*repos_args, *options, "--max-retries", "1")
+    done = build(*repos_args, *options, "--max-retries", "1", "--num-processes", processes, "--json")
     thread.join()
 
+    report = json.loads(done.stdout)
     assert report["built"] == 8
     counts = [each["report"]["counts"] for each in report["repositories"]]
     assert "failed" not in str(counts)
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: the LLM server ")]
+    assert [line.split(" LLM server ")[1].split()[:2] for line in warnings] == [
+        ["answers", "nothing;"],
+        ["answers", "again"],
+    ]
+    logged = api.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [report["flow_run_id"]]}}, "limit": 200})
+    assert {line.removeprefix("warning: ") for line in warnings} <= {entry["message"] for entry in logged}
+    logs = {log.name.split("-")[1]: log.read_text() for log in build.logs}
+    assert set(logs) == ({"run"} if processes == 1 else {"run", "worker"})
+    assert all("the LLM server answers nothing" in text for text in logs.values())
+    if processes > 1:
+        assert len(build.logs) == 1 + processes
 
 
 def test_a_worker_that_has_all_the_work_gets_all_the_calls(build, fake_llm, options, make_repo, module, tmp_path):

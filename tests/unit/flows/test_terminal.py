@@ -1,0 +1,51 @@
+"""What the end of a run says in a terminal."""
+
+import io
+
+import pytest
+
+from flows.progress import RepoResult, build_report
+from flows.terminal import Terminal
+from summidx.records import BuildReport, Fault, Outcome, Status, Usage
+from summidx.settings import load_settings
+
+
+@pytest.fixture
+def shown():
+    """What is shown of one repository's build."""
+
+    def show(counts, faults=(), **usage):
+        report = BuildReport(
+            name="fl",
+            outcome=Outcome.BUILT,
+            commit="",
+            generation="",
+            counts=counts,
+            skips={},
+            usage=Usage(durations_s={}, **usage),
+            faults=faults,
+        )
+        stream = io.StringIO()
+        results = [RepoResult("fl", "built", "new", report)]
+        Terminal(stream).ended(build_report(flow_run_id="", settings=load_settings(), seconds=1.0, results=results))
+        return stream.getvalue()
+
+    return show
+
+
+def test_documents_that_failed_within_the_number_allowed_are_named(shown):
+    counts = {"function": {"ok": {"llm": 5}, "failed": {"none": 3}}}
+    fault = Fault("a.py::f", Status.FAILED, "InvalidOutput: it repeats itself")
+    text = shown(counts, (fault,))
+    assert (
+        "warning: 3 documents failed in fl (first: a.py::f: InvalidOutput: it repeats itself); "
+        "the next run tries them again\n"
+    ) in text
+    assert "warning" not in shown({"function": {"ok": {"llm": 5}}})
+
+
+def test_requests_beyond_the_calls_are_accounted_for(shown):
+    assert "324 calls (330 requests, 4 of them for parts of long texts or in vain)" in shown(
+        {}, llm_calls=324, requests=330, retries={"Overloaded": 2}
+    )
+    assert "324 calls (326 requests), 0" in shown({}, llm_calls=324, requests=326, retries={"Overloaded": 2})

@@ -26,7 +26,11 @@ def load_instructions(path: str) -> dict[str, str]:
         if len(data) > MAX_PROMPT_FILE_BYTES:
             raise UsageError(f"the prompt file {path} is larger than {MAX_PROMPT_FILE_BYTES} bytes: name a TOML file")
         found = tomllib.loads(data.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # tomllib's and the codec's errors are ValueErrors
+    except FileNotFoundError:
+        raise UsageError(f"the prompt file {path} does not exist: create it, or name another") from None
+    except OSError as error:
+        raise UsageError(f"the prompt file {path} cannot be read ({error.strerror}): name another") from None
+    except (ValueError, RecursionError) as error:  # tomllib's and the codec's errors are ValueErrors
         said = " ".join(str(error).split())
         raise UsageError(
             f"the prompt file {path} cannot be read as TOML in UTF-8 ({said}): mend it, or name another"

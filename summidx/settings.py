@@ -155,6 +155,13 @@ class LLMSettings(Group):
         json_schema_extra=unkeyed("a guard; no usable answer reaches it"),
     )
 
+    @field_validator("summary_language")
+    @classmethod
+    def _check_summary_language(cls, value: str) -> str:
+        if not value.strip() or not value.isprintable():  # it stands in every prompt
+            raise ValueError(f"{value!r} is no name of a language: write one, such as English")
+        return value
+
     @field_validator("instructions")
     @classmethod
     def _check_instructions(cls, value: dict[str, str]) -> dict[str, str]:

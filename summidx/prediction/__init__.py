@@ -93,9 +93,21 @@ class PredictionCheck:
     """Repositories that were predicted and then built under the same build key."""
     predicted: Figures
     actual: Figures
+    cached_since: int = 0
+    """Summaries that were in the cache only after the prediction, so that they were not asked for."""
 
     def describe(self) -> str:
-        """One line: `calls 100 (predicted 98, -2 %), ...`."""
+        """One line: `calls 100 (predicted 98, -2 %), ...`.
+
+        Where answers that were predicted as calls were in the cache by then, it says so in the place of differences
+        that say nothing of the prediction.
+        """
+        if self.cached_since:
+            seconds = "" if self.actual.seconds is None else f", {round(self.actual.seconds):,} seconds"
+            return (
+                f"{self.actual.calls:,} calls{seconds} (predicted {self.predicted.calls:,} calls, before "
+                f"{self.cached_since:,} {'summary' if self.cached_since == 1 else 'summaries'} came into the cache)"
+            )
         told = []
         for name, what in (("calls", "calls"), ("tokens_in", "tokens in"), ("tokens_out", "tokens out")):
             told.append(_compare(what, getattr(self.predicted, name), getattr(self.actual, name)))
@@ -136,6 +148,7 @@ def check_prediction(
             tokens_out=sum(usages[each].tokens_out for each in both),
             seconds=round(seconds, 3) if same_run else None,
         ),
+        cached_since=max(0, sum(usages[each].cache_hits - expected[each].cache_hits for each in both)),
     )
 
 

@@ -4,6 +4,10 @@
 
 No source, no prompt and no secret is in them: names, counts, times, and the reasons of failures. They are for people
 and their tools, and for `summidx plan`, which tells from them how long things take.
+
+Counted are the requests made for a repository. Not counted are those that ask whether the server is back while it
+answers nothing: completions of one token each, which no repository asked for. A repository that was under way in a
+worker that was killed, or that did not end in time after an interruption, has no figures.
 """
 
 import json

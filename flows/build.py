@@ -12,7 +12,8 @@ if __name__ == "__main__":  # before all else: what Prefect and Dask pickle must
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,10 @@ from summidx.prediction import PredictionCheck, check_prediction, load_predictio
 from summidx.records import Level, Outcome, TestsPolicy, Usage
 from summidx.request import BuildRequest
 from summidx.settings import CachePolicy, Provider, Settings, Stage
+
+INTERRUPTED = "the run was interrupted"
+TELL_STOP_S, COLLECT_S = 1.0, 2.0
+"""So long at most an interrupted run tells its workers to stop, and waits for what they had cost."""
 
 logger = logging.getLogger(__name__)
 
@@ -182,8 +187,9 @@ def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner,
     runner.prepare(run, up_to_date=[planned.pin.generation for planned in plan.repos if planned.up_to_date])
     results: list[RepoResult] = []
     ended = 0
+    futures: dict[PrefectFuture[Any], PlannedRepo] = {}
+    left: dict[PrefectFuture[Any], PlannedRepo] = {}
     try:
-        futures: dict[PrefectFuture[Any], PlannedRepo] = {}
         for planned in plan.repos:
             pin = planned.pin
             future = summarize_and_embed_repo.submit(
@@ -193,10 +199,10 @@ def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner,
                 build_key=pin.build_key,
                 generation=pin.generation,
             )
-            futures[future] = planned
+            futures[future] = left[future] = planned
         states = {}
         for future, state in runner.drain(futures):
-            result = _result_of(futures[future], state)
+            result = _result_of(left.pop(future), state)
             results.append(result)
             journal.add(journal_entry(futures[future], result))
             states[future.task_run_id] = state
@@ -207,11 +213,32 @@ def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner,
                 tell_result(result, ended, len(plan.to_build))
         settle(states)
     except BaseException:
-        stop_run(run_id, "the run was interrupted")
+        stop_run(run_id, INTERRUPTED)
+        with suppress(Exception):  # it is told what ended the run, not what was lost of its accounting
+            _account_for_stopped(left, runner, journal)
         raise
     finally:
         close_run(run_id)
     return results
+
+
+def _account_for_stopped(
+    left: Mapping[PrefectFuture[Any], PlannedRepo], runner: IndexTaskRunner, journal: Journal
+) -> None:
+    """Write the lines of the repositories that had not ended when the run was interrupted, with what they cost."""
+    to_build = {future: planned for future, planned in left.items() if not planned.up_to_date}
+    if not to_build:
+        return
+    runner.stop_all(INTERRUPTED, within_s=TELL_STOP_S)
+    for future, state in runner.collect(list(to_build), COLLECT_S):
+        planned = to_build.pop(future)
+        result = _result_of(planned, state)
+        if result.ending == "failed" and isinstance(state.result(raise_on_failure=False), Stopped):
+            result = replace(result, ending="stopped")
+        journal.add(journal_entry(planned, result))
+    for planned in to_build.values():
+        reason = f"{INTERRUPTED} before this had ended; what it cost is not known"
+        journal.add(journal_entry(planned, RepoResult(planned.pin.name, "stopped", planned.why, reason=reason)))
 
 
 def _check_prediction(

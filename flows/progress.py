@@ -22,7 +22,8 @@ from summidx.settings import Settings
 
 NAMES_SHOWN = 8
 
-Ending = Literal["built", "up_to_date", "superseded", "summarized", "failed", "crashed", "not_attempted"]
+Ending = Literal["built", "up_to_date", "superseded", "summarized", "failed", "crashed", "stopped", "not_attempted"]
+"""`stopped`: under way when the run was interrupted, which has lines of accounting, but no report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Our DaskTaskRunner: a cluster that starts when first needed, a lane beside it, true states for what was killed."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ LANE_THREADS = 4
 WORKER_TIMEOUT_S = 60.0
 STOP_S = 10.0
 """A worker that hangs holds up the others no longer than this."""
+COLLECT_EVERY_S = 0.1
 
 
 class IndexTaskRunner(DaskTaskRunner):
@@ -91,7 +93,24 @@ class IndexTaskRunner(DaskTaskRunner):
             dask_future.release()  # else what this worker finished runs again when the worker dies
             yield future, state
 
-    def stop_all(self, reason: str) -> None:
+    def collect(
+        self, futures: Sequence[PrefectFuture[Any]], within_s: float
+    ) -> Iterator[tuple[PrefectFuture[Any], State[Any]]]:
+        """Yield those futures that come to a final state within so long, with that state."""
+        deadline = time.monotonic() + within_s
+        left: list[Any] = list(futures)
+        while left:
+            for future in [each for each in left if each.wrapped_future.done()]:
+                left.remove(future)
+                if getattr(future.wrapped_future, "status", "finished") == "finished":  # else it was lost
+                    future.wait(max(0.1, deadline - time.monotonic()))
+                    if (state := future.state).is_final():
+                        yield future, state
+            if time.monotonic() > deadline:
+                return
+            time.sleep(COLLECT_EVERY_S)
+
+    def stop_all(self, reason: str, within_s: float = 2 * STOP_S) -> None:
         """Tell every step of the run, in all processes, to end: what is under way and what has not begun.
 
         A worker that is started again after it hears of it as it hears of the run.
@@ -101,7 +120,7 @@ class IndexTaskRunner(DaskTaskRunner):
             loop: Any = self.client.loop
             told = asyncio.run_coroutine_threadsafe(self._tell_stop(reason), loop.asyncio_loop)
             with suppress(Exception):  # a worker that does not hear it, or not in time, fails by itself
-                told.result(2 * STOP_S)
+                told.result(within_s)
 
     def __enter__(self) -> Self:
         """Start; neither cluster nor thread is made yet."""

@@ -1,5 +1,6 @@
 """Runs that do not end by themselves: signals, killed workers, and arguments that cannot be used."""
 
+import json
 import os
 import signal
 import subprocess
@@ -72,6 +73,10 @@ def test_a_signal_ends_the_run_and_all_of_its_processes(
     assert api.flow_run(run["id"])["state_name"] == "Crashed"
     assert set(api.task_states(run["id"]).values()) <= {"Failed", "Crashed"}
     assert not (build.cwd / "index" / "held" / "CURRENT").exists()
+    (path,) = (build.cwd / "logs" / "summary_index").glob("*-run-*.jsonl")
+    held, whole = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (held["name"], held["ending"], whole["repositories"]) == ("held", "stopped", {"stopped": 1})
+    assert held["requests"] == whole["requests"] > 0, "what it had paid for by then"
 
     if number == signal.SIGTERM:
         llm.release.set()

@@ -242,9 +242,9 @@ class _Call:
 
     async def ask(self, payload: dict[str, Any]) -> tuple[str, str | None]:
         """The answer's text and why it ended; a prompt that is too long is shortened by how long it is."""
-        for _ in range(MAX_SHORTENINGS):
+        for shortenings in range(MAX_SHORTENINGS):
             try:
-                await self._check_length(payload)
+                await self._check_length(payload, must_count=shortenings > 0)
                 return await self._complete(payload)
             except ContextTooLong as error:
                 self._record.retried(error)
@@ -256,14 +256,16 @@ class _Call:
                 self.truncated = True
         return await self._complete(payload)
 
-    async def _check_length(self, payload: dict[str, Any]) -> None:
+    async def _check_length(self, payload: dict[str, Any], *, must_count: bool) -> None:
         """Count a prompt that comes near the context, where that can be done: a refusal may name no exact number.
+
+        Of a prompt that was too long before (`must_count`), the estimate has been wrong already.
 
         Raises:
             ContextTooLong: prompt and answer are longer than the context.
         """
         room = self._context_tokens - payload["max_tokens"]
-        if estimate_tokens(payload["messages"]) <= COUNTED_SHARE * room:
+        if not must_count and estimate_tokens(payload["messages"]) <= COUNTED_SHARE * room:
             return
         tokens = await self._chat.count_tokens(payload)
         if tokens is not None and tokens > room:

@@ -30,7 +30,7 @@ from summidx.errors import (
 )
 from summidx.llm.gate import CallGate, Priority
 from summidx.llm.limits import AdaptiveLimit, Demand
-from summidx.llm.outage import OutageWatch
+from summidx.llm.outage import OutageWatch, without_traceback
 from summidx.llm.server_load import LoadReader
 from summidx.records import Summary
 from summidx.settings import LLMSettings
@@ -249,9 +249,9 @@ class Calls:
                 self._outage.answered(sent_at)
             else:
                 self._outage.failed(error, now)
-        # As a copy: the traceback of the error itself holds the prompt.
-        failures = self._failures.setdefault(key, _Failures(error))
-        failures.error = copy.copy(error)
+        kept = without_traceback(error)
+        failures = self._failures.setdefault(key, _Failures(kept))
+        failures.error = kept
         failures.times.append(now)
         while len(self._failures) > MOST_REMEMBERED:
             del self._failures[next(iter(self._failures))]

@@ -80,7 +80,7 @@ class OutageWatch:
 
     def failed(self, error: LLMError, at: float) -> None:
         """A call was not answered, as was seen at `at`."""
-        self._last_error = copy.copy(error)  # its traceback holds what was asked
+        self._last_error = without_traceback(error)
         if self._since is None or at - self._failed_at > self._outage_s:
             self._since = at  # one of long ago says nothing of now
         self._failed_at = at
@@ -117,7 +117,7 @@ class OutageWatch:
             except (Overloaded, ServerFault) as error:
                 if isinstance(error, Overloaded) and error.is_limited:
                     break
-                self._last_error = copy.copy(error)
+                self._last_error = without_traceback(error)
                 self._set_down(since)
             except LLMError:  # it answers, if not as it should
                 break
@@ -161,3 +161,13 @@ class OutageWatch:
         self._since = None
         self._probing = None
         self._gate.open()
+
+
+def without_traceback(error: LLMError) -> LLMError:
+    """The error to keep for long: the frames of its traceback hold what was asked.
+
+    A copy alone is not enough: where Dask is loaded (tblib), exceptions are copied with their tracebacks.
+    """
+    kept = copy.copy(error).with_traceback(None)
+    kept.__cause__ = kept.__context__ = None
+    return kept

@@ -316,6 +316,8 @@ def test_a_server_that_refuses_everything_for_good_ends_the_run_in_one_line(fake
 
 
 def test_what_is_remembered_of_questions_that_failed_is_bounded_and_holds_no_prompt(fake_llm, cache, monkeypatch):
+    import distributed  # noqa: F401 - with it loaded, a copy of an exception has its traceback
+
     monkeypatch.setattr(calls_module, "MOST_REMEMBERED", 3)
     fake_llm.script = lambda body, before: (
         error(500, "internal") if "total" in body["messages"][-1]["content"] else None

@@ -113,7 +113,7 @@ def test_a_prompt_that_is_longer_than_the_context_is_shortened_and_answered(make
 
 def test_what_was_asked_is_given_up_when_we_stop(vllm_server, make_settings):
     """Answers that would take a minute: the server does not go on with what nobody waits for."""
-    endless = {"ignore_eos": True, "min_tokens": 3000}
+    endless = {"ignore_eos": True, "min_tokens": 1500}
     settings = make_settings(max_tokens_function=1500, extra_body=endless)
     summarizer = OpenAICompatibleSummarizer(settings, ServedModel("tiny", "", 4096))
 

@@ -149,23 +149,27 @@ class ChatClient:
         return completion
 
     async def _once(self, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        failure: LLMError
         try:
             async with asyncio.timeout(timeout_s):
                 return await call()
         except TimeoutError:
-            raise Overloaded(
+            failure = Overloaded(
                 f"{self.host} did not answer within {timeout_s:g} s; raise `llm.timeout_s` if it is only slow"
-            ) from None
+            )
         except openai.OpenAIError as error:
-            raise map_error(error, host=self.host, secret=self._settings.api_key.get_secret_value()) from None
+            failure = map_error(error, host=self.host, secret=self._settings.api_key.get_secret_value())
         except UnusableResponse as error:
-            raise ServerFault(f"{self.host} sent {error}") from None
+            failure = ServerFault(f"{self.host} sent {error}")
         except (aiohttp.ClientError, httpx2.HTTPError, OSError) as error:
-            raise ServerFault(f"the connection to {self.host} failed ({type(error).__name__})") from None
+            failure = ServerFault(f"the connection to {self.host} failed ({type(error).__name__})")
         except (ValueError, AttributeError, RecursionError) as error:  # the SDK does not check what it parses
-            raise ServerFault(
+            failure = ServerFault(
                 f"{self.host} sent what is not of the OpenAI API ({type(error).__name__}): check `llm.base_url`"
-            ) from None
+            )
+        # Raised here, so that it has no context: where Dask is loaded (tblib) that is pickled with the error, and the
+        # SDK's errors cannot be unpickled.
+        raise failure
 
     def _running_client(self) -> openai.AsyncOpenAI:
         loop = asyncio.get_running_loop()

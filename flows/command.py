@@ -66,33 +66,7 @@ def build(  # noqa: PLR0913 - its options
     ] = False,
 ) -> int:
     """Build a summary index of each repository. What is up to date is skipped; what failed is tried again."""
-    parameters: dict[str, Any] = {
-        "repos_root": repos_root and str(Path(repos_root).absolute()),
-        "repos": repo,
-        "repos_file": repos_file and str(Path(repos_file).absolute()),
-        "index_root": index_root,
-        "levels": options.read_levels(levels),
-        "tests": tests,
-        "llm_provider": llm_provider,
-        "llm_model": llm_model,
-        "llm_base_url": llm_base_url,
-        "llm_timeout": llm_timeout,
-        "max_retries": max_retries,
-        "llm_concurrency": llm_concurrency,
-        "summary_language": summary_language,
-        "prompt_file": prompt_file and str(Path(prompt_file).absolute()),
-        "embedding_model": embedding_model,
-        "num_processes": num_processes,
-        "gpu_ids": options.read_gpu_ids(gpu_ids),
-        "force_cpu": force_cpu,
-        "scheduler_address": scheduler_address,
-        "skip_existing": skip_existing,
-        "retry_degraded": retry_degraded,
-        "confirm_rebuild": confirm_rebuild,
-        "cache_policy": cache_policy,
-        "stage": stage,
-    }
-    # Not as parameters: those are shown to everybody who may see the run, and a database's URL holds its password.
+    parameters = options.read_parameters(locals())
     for variable, value in (("SUMMIDX_LOG_DIR", log_dir), ("SUMMIDX_CACHE__URL", cache_url)):
         if value:
             os.environ[variable] = value

@@ -1,6 +1,8 @@
 """Options that `python flows/build.py` and `summidx plan` have in common, declared once. None: not given."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -65,6 +67,26 @@ CacheURL = Annotated[str | None, typer.Option(metavar="URL", help="sqlite:///FIL
 CachePolicyOption = Annotated[
     CachePolicy | None, typer.Option(help="Whether the cache is read and written. [default: read-write]")
 ]
+
+
+NO_PARAMETERS = frozenset({"log_dir", "cache_url", "as_json"})
+"""Options that are no parameters of a run: those are shown to everybody who may see it, and a database's URL holds its
+password."""
+
+
+def read_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a run, from the options of a command by name: paths made absolute, lists read.
+
+    Raises:
+        UsageError: a list cannot be read.
+    """
+    parameters = {name: value for name, value in given.items() if name not in NO_PARAMETERS}
+    for name in ("repos_root", "repos_file", "prompt_file"):
+        parameters[name] = given[name] and str(Path(given[name]).absolute())
+    parameters["repos"] = parameters.pop("repo")
+    parameters["levels"] = read_levels(given["levels"])
+    parameters["gpu_ids"] = read_gpu_ids(given["gpu_ids"])
+    return parameters
 
 
 def read_levels(names: str | None) -> list[str] | None:

@@ -47,39 +47,13 @@ def plan_build(  # noqa: PLR0913 - its options
 
     All options of a build are taken; --llm-timeout, --max-retries and --scheduler-address change nothing here.
     """
+    parameters = options.read_parameters(locals())
     from summidx.prediction import load_check, write_prediction
     from summidx.prediction.predict import predict
     from summidx.request import BuildRequest
     from summidx.terminal import make_console, print_prediction
 
-    request = BuildRequest.from_parameters(
-        {
-            "repos_root": repos_root,
-            "repos": repo,
-            "repos_file": repos_file,
-            "index_root": index_root,
-            "levels": options.read_levels(levels),
-            "tests": tests,
-            "llm_provider": llm_provider,
-            "llm_model": llm_model,
-            "llm_base_url": llm_base_url,
-            "llm_timeout": llm_timeout,
-            "max_retries": max_retries,
-            "llm_concurrency": llm_concurrency,
-            "summary_language": summary_language,
-            "prompt_file": prompt_file,
-            "embedding_model": embedding_model,
-            "num_processes": num_processes,
-            "gpu_ids": options.read_gpu_ids(gpu_ids),
-            "force_cpu": force_cpu,
-            "scheduler_address": scheduler_address,
-            "skip_existing": skip_existing,
-            "retry_degraded": retry_degraded,
-            "confirm_rebuild": confirm_rebuild,
-            "stage": stage,
-            "cache_policy": cache_policy,
-        }
-    )
+    request = BuildRequest.from_parameters(parameters)
     settings = request.settings(log_dir=log_dir, cache_url=cache_url)
     prediction = predict(request.repos(settings), settings, _tell_progress)
     write_prediction(prediction, settings.index_root)

@@ -30,7 +30,7 @@ def read_plain(path: str, language: str, text: str) -> PlainText:
     """Read a file that is not code.
 
     The docstring of prose is its first heading and first paragraph, of all else the comment that it starts with. A
-    notebook's code cells are its source, its Markdown cells its docstring.
+    notebook is a script, whose docstring and comments are its Markdown cells.
     """
     if path.lower().endswith(".ipynb"):
         return _read_notebook(text)
@@ -50,15 +50,20 @@ def _read_notebook(text: str) -> PlainText:
         notebook = json.loads(text)
         # Format 3 and older hold their cells in worksheets.
         cells = [cell for sheet in notebook.get("worksheets", [notebook]) for cell in sheet["cells"]]
-        code = [_cell_text(cell) for cell in cells if cell["cell_type"] == "code"]
-        prose = [_cell_text(cell) for cell in cells if cell["cell_type"] == "markdown"]
+        texts = [(cell["cell_type"], _cell_text(cell)) for cell in cells]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         source = text.strip("\n")
         lines = sum(1 for line in source.split("\n") if line.strip())
         return PlainText(source, "", lines, f"not a notebook: {type(error).__name__}")
-    source = "\n\n".join(filter(None, code))
+    prose = [text for kind, text in texts if kind == "markdown" and text]
+    script = [text if kind == "code" else _as_comment(text) for kind, text in texts if kind in ("code", "markdown")]
+    source = "\n\n".join(filter(None, script))
     filled = sum(1 for line in source.split("\n") if line.strip() and not line.lstrip().startswith("#"))
-    return PlainText(source, "\n\n".join(filter(None, prose)), filled)
+    return PlainText(source, "\n\n".join(prose), filled)
+
+
+def _as_comment(text: str) -> str:
+    return "\n".join(f"# {line}".rstrip() for line in text.split("\n")) if text else ""
 
 
 def _cell_text(cell: dict[str, object]) -> str:

@@ -49,8 +49,6 @@ def _as_sent(request: SummaryRequest) -> SummaryRequest:
     unit = replace(request.unit, is_test=False)
     if unit.level is Level.REPO:
         unit = replace(unit, name="", qualified_name="")
-    if unit.path.lower().endswith(".ipynb"):
-        unit = replace(unit, docstring="")  # of the cells beside the code, which is all that a prompt has
     if request.is_part:
         unit = replace(unit, gloss="")
     return replace(request, unit=unit)

@@ -43,7 +43,6 @@ FILE = replace(
     signature="",
     docstring="",
 )
-NOTEBOOK = replace(FILE, id="n.ipynb", path="n.ipynb", name="n.ipynb", qualified_name="n.ipynb")
 
 
 class UselessChat:
@@ -84,7 +83,6 @@ def walk_useless(units, url, *, name="r"):
         pytest.param(FILE, {"name": "other"}, id="the repository's name"),
         pytest.param(UNIT, {"path": "tests/net.py", "is_test": True}, id="test code"),
         pytest.param(FILE, {"is_test": True}, id="a test file"),
-        pytest.param(NOTEBOOK, {"docstring": "Fetches all pages."}, id="the prose of a notebook"),
     ],
 )
 def test_a_degraded_text_holds_nothing_that_its_key_does_not(unit, changes, tmp_path):

@@ -39,13 +39,13 @@ def notebook(*cells: tuple[str, str | list[str]]) -> str:
     return json.dumps({"cells": [{"cell_type": kind, "source": source} for kind, source in cells], "nbformat": 4})
 
 
-def test_a_notebook_is_its_cells(read_by_id: ReadById) -> None:
+def test_a_notebook_is_a_script_with_its_prose_as_comments(read_by_id: ReadById) -> None:
     text = notebook(
         ("markdown", "# Title\n"), ("code", ["import a\n", "a.run()"]), ("raw", "x"), ("code", "def f(): pass")
     )
     units = read_by_id({"n.ipynb": text})
     assert list(units) == ["n.ipynb"]
-    assert units["n.ipynb"].own_source == "import a\na.run()\n\ndef f(): pass"
+    assert units["n.ipynb"].own_source == "# # Title\n\nimport a\na.run()\n\ndef f(): pass"
     assert units["n.ipynb"].docstring == "# Title"
     assert (units["n.ipynb"].code_lines, units["n.ipynb"].trivial) == (3, False)
 

@@ -10,6 +10,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class ShutDown(RuntimeError):
+    """Work was handed to an executor that takes no more."""
+
+
 class DaemonThreads(Executor):
     """An executor for work that may hang for long, such as with a database that is away."""
 
@@ -26,12 +30,12 @@ class DaemonThreads(Executor):
         """Do `fn(*args, **kwargs)` in a thread.
 
         Raises:
-            RuntimeError: the executor was shut down.
+            ShutDown: the executor takes no more work.
         """
         future: Future[T] = Future()
         with self._lock:
             if self._is_shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+                raise ShutDown("the executor takes no more work")
             self._work.put((future, lambda: fn(*args, **kwargs)))
             if not self._threads:
                 names = (f"{self._name}_{i}" for i in range(self._number))

@@ -20,7 +20,7 @@ import numpy as np
 
 from summidx.answers import Answers
 from summidx.cache import Cache
-from summidx.daemon_threads import DaemonThreads
+from summidx.daemon_threads import DaemonThreads, ShutDown
 from summidx.embedding import Embedder, ResolvedModel
 from summidx.embedding.models import load_embedder, resolve_model
 from summidx.hierarchy import Tree
@@ -41,8 +41,6 @@ CLOSE_S = 8.0
 """A run ends within 15 s of a signal, whatever the database does: what is not written by then is left."""
 LAST_S = 1.0
 """What is over by itself has so long to end."""
-_SHUT_DOWN = "cannot schedule new futures after"
-"""How an executor says that it was closed."""
 
 logger = logging.getLogger(__name__)
 
@@ -241,12 +239,8 @@ class Engine:
                 if self.stop.is_requested:
                     future.cancel()
                     self.stop.check()
-            except CancelledError:
+            except (CancelledError, ShutDown):
                 self.stop.check()  # by `close`
-                raise
-            except RuntimeError as error:
-                if str(error).startswith(_SHUT_DOWN):
-                    self.stop.check()
                 raise
 
     async def _close_clients(self) -> bool:

@@ -36,6 +36,9 @@ CODE_WORDS = frozenset(
 )
 """Keywords and the most common built-ins of the usual languages: no reader looks for them."""
 
+MAX_QUOTED = 300
+"""Characters of what is quoted in a message."""
+
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _STAR = re.compile(r"^\s*(?:/\*\*?|\*/|\*(?=\s|$))|\*/\s*$")  # the frame of a comment in the C family
 _SECTION = re.compile(
@@ -98,6 +101,14 @@ def clean_text(text: str) -> str:
     if text.isascii() and text.replace("\n", "").isprintable():
         return text
     return "".join(_clean_characters(text))
+
+
+def quote(text: str, secret: str = "") -> str:
+    """Somebody else's words for a message: on one line, bounded, clean, and without the secret."""
+    line = " ".join(clean_text(text[: 20 * MAX_QUOTED]).split())
+    if secret:
+        line = line.replace(secret, "***")
+    return line if len(line) <= MAX_QUOTED else f"{line[:MAX_QUOTED]}..."
 
 
 def _clean_characters(text: str) -> Iterator[str]:

@@ -28,9 +28,8 @@ from summidx.errors import (
     Unauthorised,
     UnknownModel,
 )
-from summidx.summarizers.prose import clean_text
+from summidx.summarizers.prose import quote
 
-MAX_QUOTED = 300
 _OVERLOADED = frozenset({408, 429, 503, 504, 529})
 _LIMITED = frozenset({429, 529})
 
@@ -59,7 +58,7 @@ def map_error(error: openai.OpenAIError, *, host: str = "the LLM server", secret
         host: the server, for the message.
         secret: the API key; wherever the server echoes it, it is taken out.
     """
-    said = _quote(str(error), secret)
+    said = quote(str(error), secret)
     for kind in type(error).__mro__:
         if kind in _MAPPINGS:
             return _MAPPINGS[kind](error, host, said)
@@ -152,14 +151,6 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
         return float(after)
     date = email.utils.parsedate_tz(after)
     return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
-
-
-def _quote(text: str, secret: str) -> str:
-    """The server's words on one line, bounded, without the key."""
-    line = " ".join(clean_text(text[: 20 * MAX_QUOTED]).split())
-    if secret:
-        line = line.replace(secret, "***")
-    return line if len(line) <= MAX_QUOTED else f"{line[:MAX_QUOTED]}..."
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

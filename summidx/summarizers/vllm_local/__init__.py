@@ -25,7 +25,7 @@ from summidx.errors import ContextTooLong, LLMError, Overloaded, RequestRefused,
 from summidx.settings import LLMSettings
 from summidx.summarizers import ServedModel
 from summidx.summarizers.chat import ChatSummarizer, Completion
-from summidx.summarizers.prose import clean_text
+from summidx.summarizers.prose import quote
 from summidx.summarizers.vllm_local.leash import Leash
 from summidx.summarizers.vllm_local.local_model import answer_shaping, find_local_model
 from summidx.summarizers.vllm_local.vllm_log import VLLMLog
@@ -34,7 +34,6 @@ LOOK_S = 0.2
 """How often it is looked which processes vLLM has started while it loads."""
 SHUTDOWN_S = 2.0
 """For vLLM's processes to end by themselves, which lets go of shared memory in order; then they are killed."""
-MAX_QUOTED = 300
 
 logger = logging.getLogger(__name__)
 
@@ -100,17 +99,20 @@ class LocalEngine:
         """
         loaded = await self._running()
         timeout_s = timeout_s or self._settings.timeout_s
+        failure: LLMError
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._generate(loaded, payload, record)
         except TimeoutError:
-            raise Overloaded(
+            failure = Overloaded(
                 f"vLLM did not answer within {timeout_s:g} s; raise `llm.timeout_s` if it is only slow"
-            ) from None
+            )
         except LLMError:
             raise
         except Exception as error:
-            raise self._map_error(error, loaded) from error
+            logger.debug("vLLM failed", exc_info=error)
+            failure = self._map_error(error, loaded)
+        raise failure  # here, without vLLM's own as its context: it may go to a process that cannot unpickle that
 
     async def count_tokens(self, payload: Mapping[str, Any]) -> int | None:
         """Tokens of a prompt, its chat template applied, as the model's tokenizer makes them."""
@@ -209,7 +211,7 @@ class LocalEngine:
                     reason = log.read_cause() or reason
                 await _end(loaded)
                 raise UnknownModel(
-                    f"vLLM cannot load the model {self._settings.model} ({_quote(reason)}): see `llm.model` and "
+                    f"vLLM cannot load the model {self._settings.model} ({quote(reason)}): see `llm.model` and "
                     "`llm.engine_args`; out of memory, lower max_model_len or gpu_memory_utilization in them"
                 ) from error
         logger.info("vLLM loaded %s in %.0f s", self._model.id, time.monotonic() - started)
@@ -221,9 +223,9 @@ class LocalEngine:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if isinstance(error, VLLMClientError):
-            return RequestRefused(f"vLLM refuses the request: {_quote(str(error))}")
+            return RequestRefused(f"vLLM refuses the request: {quote(str(error))}")
         if not isinstance(error, EngineDeadError):
-            return ServerFault(f"vLLM failed: {type(error.__cause__ or error).__name__}: {_quote(str(error))}")
+            return ServerFault(f"vLLM failed: {type(error.__cause__ or error).__name__}: {quote(str(error))}")
         if loaded.answered and self._loaded is loaded:  # else somebody has seen to it
             self._loaded = None
             logger.warning("vLLM's engine died; the model is loaded again")
@@ -325,8 +327,3 @@ def _end_now(loaded: _Loaded) -> None:
 def _note_seen(task: asyncio.Task[_Loaded]) -> None:
     if not task.cancelled():
         task.exception()  # seen here, should nobody wait for it any more
-
-
-def _quote(text: str) -> str:
-    line = " ".join(clean_text(text[: 20 * MAX_QUOTED]).split())
-    return line if len(line) <= MAX_QUOTED else f"{line[:MAX_QUOTED]}..."

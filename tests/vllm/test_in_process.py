@@ -72,7 +72,7 @@ class Build:
 
 
 def find_processes(session: int) -> list[str]:
-    """What still runs of the session that a run was started in."""
+    """What still runs of all that a run has started."""
     listed = subprocess.run(["ps", "-eo", "sid=,pid=,stat=,args="], capture_output=True, text=True, check=True).stdout
     lines = (line.split(None, 3) for line in listed.splitlines())
     return [" ".join(line) for line in lines if int(line[0]) == session and not line[2].startswith("Z")]
@@ -146,8 +146,8 @@ def test_an_interrupted_run_ends_in_time_and_leaves_no_process(make_build) -> No
         _, err = process.communicate()
         seconds = time.monotonic() - asked
     assert process.returncode == 130, err
-    assert seconds < 60, "the watchdog ends it after 13 s; a busy machine takes its time"
-    assert wait_until(lambda: not find_processes(process.pid), 30), find_processes(process.pid)
+    assert seconds < 15
+    assert wait_until(lambda: not find_processes(process.pid), 5), find_processes(process.pid)
 
 
 def test_an_engine_that_dies_under_a_worker_of_its_own_is_loaded_again(make_build) -> None:

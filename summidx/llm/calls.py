@@ -51,6 +51,10 @@ MOST_REMEMBERED = 10_000
 
 FORGIVEN = 3
 """Outages that are not held against a question that was under way. One that kills its server each time must end too."""
+SUSPECT_AFTER = 2
+"""Outages after which a question is asked alone: it may be what the server dies of, and takes others along."""
+QUIET_S = 60.0
+"""A refusal so long after the last pause is no more of the same row."""
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +208,9 @@ class Calls:
             await asyncio.gather(self._steering, return_exceptions=True)
 
     async def _try(self, prepared: PreparedRequest, record: CallRecord, priority: Priority, allowed: int) -> Summary:
-        async with self.gate.slot(priority):
+        failures = self._failures.get(prepared.key) if self._failures else None
+        alone = failures is not None and failures.forgiven >= SUSPECT_AFTER
+        async with self.gate.slot(priority, alone=alone):
             self._stop.check()
             sent_at = time.monotonic()
             try:
@@ -217,7 +223,7 @@ class Calls:
                 raise
             except LLMError as error:
                 failure = error
-                self._note_failure(prepared.key, failure, sent_at)
+                self._note_failure(prepared.key, failure, sent_at, alone=alone)
             else:
                 self._note_answer(prepared.key, sent_at)
                 return summary
@@ -236,7 +242,7 @@ class Calls:
         if self._outage is not None:
             self._outage.answered(sent_at)
 
-    def _note_failure(self, key: str, error: LLMError, sent_at: float) -> None:
+    def _note_failure(self, key: str, error: LLMError, sent_at: float, *, alone: bool) -> None:
         now = time.monotonic()
         if isinstance(error, Overloaded) and not (self.gate.is_narrow and sent_at > self._paused_at):
             self._lose(sent_at, now)  # that one call alone is refused says nothing of how many may go at once
@@ -248,7 +254,7 @@ class Calls:
             if _is_answer(error):
                 self._outage.answered(sent_at)
             else:
-                self._outage.failed(error, now)
+                self._outage.failed(error, now, killer=alone)
         kept = without_traceback(error)
         failures = self._failures.setdefault(key, _Failures(kept))
         failures.error = kept
@@ -303,7 +309,7 @@ class Calls:
             if asked_s:
                 self._shut_for(asked_s, now)
             return
-        if sent_at > self._paused_until + LONGEST_BACKOFF_S:  # nothing was asked for long
+        if sent_at > self._paused_until + QUIET_S:
             self._refusals, self._refused_since = 0, 0.0
         self._refused_since = self._refused_since or now
         grown_s = min(BACKOFF_S * 2 ** min(self._refusals, 16), LONGEST_BACKOFF_S)

@@ -20,9 +20,11 @@ class CallGate:
         self._cap = cap
         self._in_flight = 0
         self._order = itertools.count()
-        self._waiting: list[tuple[Priority, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Priority, int, bool, asyncio.Future[None]]] = []
         self._n_waiting = 0
         self._narrow = False
+        self._alone = False
+        """One is in flight beside which no other may be."""
         self._shut = False
         self._shut_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -86,24 +88,34 @@ class CallGate:
     def fail(self, error: BaseException) -> None:
         """End all that wait, and all that come later, with `error`."""
         self._broken = error
-        for _, _, turn in self._waiting:
+        for *_, turn in self._waiting:
             if not turn.done():
                 self._n_waiting -= 1
                 turn.set_exception(copy.copy(error))
         self._waiting.clear()
 
-    def slot(self, priority: Priority) -> "Slot":
-        """Wait for a place, hold it for the block: `async with gate.slot((order, -depth)): ...`."""
-        return Slot(self, priority)
+    def slot(self, priority: Priority, *, alone: bool = False) -> "Slot":
+        """Wait for a place, hold it for the block: `async with gate.slot((order, -depth)): ...`.
 
-    async def _enter(self, priority: Priority) -> None:
+        One that is to be `alone` is let in when none is in flight, and until it leaves nobody else is.
+        """
+        return Slot(self, priority, alone)
+
+    async def _enter(self, priority: Priority, *, alone: bool) -> None:
+        if self._broken is None and not self._n_waiting and self._has_room(alone=alone):
+            self._in_flight += 1
+            self._alone = alone
+            return
+        await self._wait_for_turn(priority, alone=alone)
+        while self._is_shut:  # since it was let in; nothing was sent yet
+            self._leave()
+            await self._wait_for_turn(priority, alone=alone)
+
+    async def _wait_for_turn(self, priority: Priority, *, alone: bool) -> None:
         if self._broken is not None:
             raise copy.copy(self._broken)
-        if not self._n_waiting and self._has_room():
-            self._in_flight += 1
-            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (priority, next(self._order), turn))
+        heapq.heappush(self._waiting, (priority, next(self._order), alone, turn))
         self._n_waiting += 1
         self._admit()
         try:
@@ -117,36 +129,43 @@ class CallGate:
 
     def _leave(self) -> None:
         self._in_flight -= 1
+        self._alone = False
         self._admit()
 
-    def _has_room(self) -> bool:
-        cap = min(self._cap, 1) if self._narrow else self._cap
-        return self._in_flight < cap and not self._shut and self._timer is None
+    def _has_room(self, *, alone: bool) -> bool:
+        cap = min(self._cap, 1) if self._narrow or self._alone or alone else self._cap
+        return self._in_flight < cap and not self._is_shut
+
+    @property
+    def _is_shut(self) -> bool:
+        return self._shut or self._timer is not None
 
     def _end_time(self) -> None:
         self._timer = None
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._has_room():
-            _, _, turn = heapq.heappop(self._waiting)
+        while self._waiting and self._has_room(alone=self._waiting[0][2]):
+            _, _, alone, turn = heapq.heappop(self._waiting)
             if not turn.done():  # who was cancelled while waiting takes no place
                 self._n_waiting -= 1
                 self._in_flight += 1
+                self._alone = alone
                 turn.set_result(None)
 
 
 class Slot:
     """One call's place. A class, not a generator: there are hundreds a second, and a place must cost little."""
 
-    __slots__ = ("_gate", "_priority")
+    __slots__ = ("_alone", "_gate", "_priority")
 
-    def __init__(self, gate: CallGate, priority: Priority) -> None:
+    def __init__(self, gate: CallGate, priority: Priority, alone: bool) -> None:  # noqa: FBT001 - made in one place
         self._gate = gate
         self._priority = priority
+        self._alone = alone
 
     async def __aenter__(self) -> Self:
-        await self._gate._enter(self._priority)  # noqa: SLF001 - one thing in two classes
+        await self._gate._enter(self._priority, alone=self._alone)  # noqa: SLF001 - one thing in two classes
         return self
 
     async def __aexit__(self, *exc: object) -> None:

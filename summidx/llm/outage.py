@@ -78,14 +78,14 @@ class OutageWatch:
                 self._probing.cancel()
                 self._resume()
 
-    def failed(self, error: LLMError, at: float) -> None:
-        """A call was not answered, as was seen at `at`."""
+    def failed(self, error: LLMError, at: float, *, killer: bool = False) -> None:
+        """A call was not answered, as was seen at `at`. After a likely `killer` nobody goes before one was answered."""
         self._last_error = without_traceback(error)
         if self._since is None or at - self._failed_at > self._outage_s:
             self._since = at  # one of long ago says nothing of now
         self._failed_at = at
         self._in_row += 1
-        if self._in_row >= SUSPECT_AFTER:
+        if killer or self._in_row >= SUSPECT_AFTER:
             self._gate.shut()
             if self._probing is None:
                 self._start()

@@ -125,7 +125,7 @@ FAULTS = {
 def test_a_prompt_that_always_fails_is_sent_max_retries_plus_one_times_and_fails_alone(fake_llm, cache, fault, retries):
     answer, kind = FAULTS[fault]
     fake_llm.script = failing(answer, "f3")
-    repository = Repository(fake_llm, cache, max_retries=retries, timeout_s=0.7)
+    repository = Repository(fake_llm, cache, max_retries=retries, timeout_s=2)
     outcomes = repository()
     assert isinstance(outcomes["m.py::f3"], UnitFailure)
     assert outcomes["m.py::f3"].error == kind
@@ -150,7 +150,7 @@ def prompts(fake_llm):
 def test_a_fault_that_passes_leaves_no_trace_but_in_the_accounts(fake_llm, cache, fault):
     answer, kind = FAULTS[fault]
     fake_llm.script = failing(answer, "f1", "f2", times=1)
-    repository = Repository(fake_llm, cache, timeout_s=0.7)
+    repository = Repository(fake_llm, cache, timeout_s=2)
     outcomes = repository()
     assert statuses(outcomes) == {Status.OK: FUNCTIONS + 2}
     assert repository.walk.usage.record.retries[kind] == 2
@@ -387,7 +387,8 @@ def test_a_server_that_was_never_there_ends_the_run_too(cache):
         repository()
 
 
-def test_a_prompt_that_kills_its_server_each_time_fails_alone_in_the_end(fake_llm, cache, monkeypatch):
+@pytest.mark.parametrize("concurrency", [2, 12])
+def test_a_prompt_that_kills_its_server_each_time_fails_alone_in_the_end(fake_llm, cache, concurrency):
     """A supervisor starts the server again and again; nobody can go on for ever by that."""
     killed, away_for_probes = 0, 0
 
@@ -403,7 +404,7 @@ def test_a_prompt_that_kills_its_server_each_time_fails_alone_in_the_end(fake_ll
         return Answer(disconnect=True)
 
     fake_llm.script = script
-    outcomes = Repository(fake_llm, cache, max_retries=1, concurrency=2)()
+    outcomes = Repository(fake_llm, cache, max_retries=1, concurrency=concurrency)()
     assert isinstance(outcomes["m.py::f3"], UnitFailure)
     assert killed <= 2 + calls_module.FORGIVEN
     assert statuses(outcomes) == {Status.OK: FUNCTIONS, "failed": 1, Status.DEGRADED: 1}

@@ -168,3 +168,81 @@ def test_a_cap_of_nothing_lets_nobody_in_until_it_is_raised():
         assert entered == [(0,)]
 
     run(scenario())
+
+
+def test_one_that_is_to_be_alone_waits_for_all_and_lets_nobody_beside_it():
+    async def scenario():
+        gate, entered = CallGate(4), []
+        releases = {name: asyncio.Event() for name in "abcd"}
+
+        async def hold_place(name, priority, *, alone=False):
+            async with gate.slot((priority,), alone=alone):
+                entered.append(name)
+                await releases[name].wait()
+
+        tasks = [asyncio.create_task(hold_place(*each)) for each in [("a", 5), ("b", 5)]]
+        await settle()
+        tasks.append(asyncio.create_task(hold_place("c", 1, alone=True)))
+        tasks.append(asyncio.create_task(hold_place("d", 2)))
+        await settle()
+        assert entered == ["a", "b"]
+        releases["a"].set()
+        await settle()
+        assert entered == ["a", "b"], "b is still in flight"
+        releases["b"].set()
+        await settle()
+        assert entered == ["a", "b", "c"]
+        assert gate.in_flight == 1
+        releases["c"].set()
+        await settle()
+        assert entered == ["a", "b", "c", "d"]
+        releases["d"].set()
+        await asyncio.gather(*tasks)
+        assert (gate.in_flight, gate.waiting) == (0, 0)
+
+    run(scenario())
+
+
+def test_one_that_was_to_be_alone_and_is_cancelled_holds_up_nobody():
+    async def scenario():
+        gate, entered, release = CallGate(2), [], asyncio.Event()
+
+        async def be_alone():
+            async with gate.slot((0,), alone=True):
+                raise AssertionError
+
+        first = asyncio.create_task(hold(gate, (1,), entered, release))
+        await settle()
+        alone = asyncio.create_task(be_alone())
+        later = asyncio.create_task(hold(gate, (2,), entered, release))
+        await settle()
+        assert entered == [(1,)]
+        alone.cancel()
+        release.set()
+        await asyncio.gather(first, later)
+        assert entered == [(1,), (2,)]
+
+    run(scenario())
+
+
+def test_one_that_was_let_in_as_the_gate_was_shut_waits_again_and_keeps_its_rank():
+    async def scenario():
+        gate, entered, release = CallGate(1), [], asyncio.Event()
+        first = asyncio.create_task(hold(gate, (0,), entered, asyncio.Event()))
+        await settle()
+        others = [asyncio.create_task(hold(gate, (n,), entered, release)) for n in (2, 3, 1)]
+        await settle()
+        first.cancel()
+        await asyncio.sleep(0)  # its place has been given to (1,), which does not run yet
+        assert (gate.in_flight, gate.waiting) == (1, 2)
+        gate.shut()
+        await settle()
+        assert entered == [(0,)]
+        assert (gate.in_flight, gate.waiting) == (0, 3)
+        release.set()
+        gate.open()
+        await asyncio.gather(*others)
+        assert entered == [(0,), (1,), (2,), (3,)]
+        assert (gate.in_flight, gate.waiting) == (0, 0)
+
+    run(scenario())

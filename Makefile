@@ -4,6 +4,8 @@ PYTHON ?= python3
 # since pip then takes a CPU build where one lies at hand. For others see README.md: make TORCH="torch==2.13.0 --index-url ..."
 TORCH ?= torch==2.13.0
 DEMO_INDEX ?= demo-index
+# Half of what the slowest tests do is to wait for the start of servers and workers.
+TEST_PROCESSES ?= 2
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -31,7 +33,7 @@ demo: $(INSTALLED) ## index this repository and some installed packages, without
 	@echo "The indexes lie in $(DEMO_INDEX)/. Ask your own: $(BIN)/summidx search \"...\" --index-root $(DEMO_INDEX)"
 
 test: $(INSTALLED) ## run the tests that need neither GPU nor vLLM
-	$(BIN)/python -m pytest -m "not vllm and not gpu and not chaos"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not vllm and not gpu and not chaos"
 
 check: $(INSTALLED) ## check format, lint, types and import rules
 	$(BIN)/ruff format --check .

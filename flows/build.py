@@ -109,6 +109,8 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     retry_degraded: bool | None = None,
     confirm_rebuild: bool | None = None,
     cache_policy: CachePolicy | None = None,
+    stop_after: str | None = None,
+    repo_timeout: str | None = None,
     stage: Stage | None = None,
 ) -> State[Any]:
     """Build a summary index of each repository. What is left empty is the worker's own setting.
@@ -137,6 +139,8 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         retry_degraded: Ask again for documents that are degraded.
         confirm_rebuild: Go on where most indexes are rebuilt only because a setting or a version changed.
         cache_policy: Whether summaries and vectors are looked up and kept.
+        stop_after: Begin no repository after so long, such as 6h or 30m; what is in flight is finished.
+        repo_timeout: Give a repository up that takes longer than this, such as 2h or 30m.
         stage: How far to go; `summaries` fills the cache and publishes nothing.
     """
     request = BuildRequest.from_parameters(locals())

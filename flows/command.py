@@ -57,6 +57,8 @@ def build(  # noqa: PLR0913 - its options
     skip_existing: options.SkipExisting = None,
     retry_degraded: options.RetryDegraded = None,
     confirm_rebuild: options.ConfirmRebuild = None,
+    stop_after: options.StopAfter = None,
+    repo_timeout: options.RepoTimeout = None,
     stage: options.StageOption = None,
     log_dir: options.LogDir = None,
     cache_url: options.CacheURL = None,
@@ -121,7 +123,7 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
     for failure in report.failures():
         sys.stderr.write(f"{failure.line()}\n")
     if report.not_attempted:
-        sys.stderr.write(f"{report.not_attempted} not attempted: the run stopped before they were begun\n")
+        sys.stderr.write(f"{report.not_attempted} not attempted, the next run has them: {report.why_not_attempted}\n")
     return FAILED if report.failed or report.not_attempted else 0
 
 

@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distributed import Worker, WorkerPlugin
@@ -19,6 +20,7 @@ from prefect.logging.configuration import setup_logging
 
 from flows.logs import log_file
 from flows.worker_warnings import WarningSender
+from summidx.durations import format_duration
 from summidx.errors import NotAttempted, UsageError
 from summidx.plan import Plan
 from summidx.settings import Settings, load_settings
@@ -41,6 +43,8 @@ class Run:
     max_calls: int | None = None
     """Calls to the LLM that one process may have in flight until it is told another number (flows/shares.py); None: all
     that the endpoint may have, since there is no other process."""
+    began_at: float = field(default_factory=time.time)
+    """Seconds since the epoch: the one clock that processes on several machines have in common."""
 
     @classmethod
     def of(cls, run_id: str, settings: Settings, plan: Plan) -> "Run":
@@ -85,6 +89,11 @@ class RunEngine:
             reason = self._stopped or (self._engine.stop.reason if self._engine is not None else "")
             if self._closed or reason:
                 raise NotAttempted(f"not attempted: {reason}")
+            limit = self.run.settings().stop_after
+            if limit is not None and time.time() - self.run.began_at >= limit.total_seconds():
+                raise NotAttempted(
+                    f"not attempted: the run's {format_duration(limit.total_seconds())} (`--stop-after`) were over"
+                )
             if self._engine is None:
                 self._engine = Engine(self.run.settings(), served_model=self.run.served_model, max_calls=self._cap)
             return self._engine

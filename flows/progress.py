@@ -90,7 +90,7 @@ class RunReport:
     """Another run published first; what was built here was discarded."""
     failed: int
     not_attempted: int
-    """The run was told to stop before they were begun: no call to the LLM could succeed."""
+    """The run was told to stop before they were begun (no call to the LLM could succeed), or its time was over."""
     totals: Totals
     """What the run cost, repositories that failed included."""
     prediction: PredictionCheck | None = None
@@ -100,6 +100,12 @@ class RunReport:
     def failures(self) -> tuple[RepoResult, ...]:
         """The repositories that failed; those that were not attempted are not among them."""
         return tuple(each for each in self.repositories if each.failed)
+
+    @property
+    def why_not_attempted(self) -> str:
+        """Why repositories were not begun, where some were not."""
+        reasons = [each.reason for each in self.repositories if each.ending == "not_attempted"]
+        return reasons[0].removeprefix("not attempted: ") if reasons else ""
 
     def warnings(self) -> list[str]:
         """A line for each repository that was built without documents that failed."""
@@ -121,10 +127,13 @@ class RunReport:
         total = len(self.repositories)
         failed = [each.name for each in self.failures()]
         not_attempted = [each.name for each in self.repositories if each.ending == "not_attempted"]
-        if failed or not_attempted:
-            told = f"{len(failed)}/{total} repositories failed"
-            if failed:
-                told += f": {_names(failed)}"
+        if not_attempted and not failed:
+            return (
+                f"{len(not_attempted)}/{total} repositories not attempted: {_names(not_attempted)}: "
+                f"{self.why_not_attempted}"
+            )
+        if failed:
+            told = f"{len(failed)}/{total} repositories failed: {_names(failed)}"
             return told + (f"; {len(not_attempted)} not attempted: {_names(not_attempted)}" if not_attempted else "")
         counts = {
             "built": self.built,

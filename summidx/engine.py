@@ -111,7 +111,6 @@ class Engine:
             self.embedding_model.identity,
             lambda texts: self._submit_embedding(lambda: self._embed_now(texts)),
             self._wait,
-            self.stop,
         )
 
     @cached_property
@@ -128,25 +127,29 @@ class Engine:
             summarizer, embedding_model = self.summarizer.identity, self.embedding_model.identity
         return build_key(tree, self.settings, summarizer=summarizer, embedding_model=embedding_model)
 
-    def summarize(self, tree: Tree, usage: SummaryUsage | None = None) -> Summarized:
+    def summarize(self, tree: Tree, usage: SummaryUsage | None = None, stop: Stop | None = None) -> Summarized:
         """Summarise every unit of `tree`; blocks the calling thread.
 
         Args:
             tree: the repository's units.
             usage: what the walk costs is added to it, also where the walk does not come to its end.
+            stop: the repository's own; None: the run's. What it has asked the LLM by then is still answered, into the
+                cache.
 
         Raises:
             Stopped: the run was told to stop.
+            RepoTimeout: the repository's time is over.
             LLMError: no call can succeed (`Unauthorised`, `UnknownModel`, `Outage`).
             CacheError: the cache failed.
         """
         policy = SummaryPolicy(frozenset(self.settings.levels), self.settings.tests)
+        stop = stop or self.stop
         with self._lock:  # the parts are made once, whichever thread comes first
-            self.stop.check()
-            walk = Walk(tree, policy, self.summarizer, self._answers, self._calls, self.stop, order=next(self._orders))
+            stop.check()
+            walk = Walk(tree, policy, self.summarizer, self._answers, self._calls, stop, order=next(self._orders))
             walk.usage, walk.refusals = usage or walk.usage, self._refusals
             walking = asyncio.run_coroutine_threadsafe(walk.run(), self._running_loop())
-        outcomes = self._wait(walking)
+        outcomes = self._wait(walking, stop)
         return Summarized(outcomes, walk.usage)
 
     def set_cap(self, cap: int) -> None:
@@ -163,20 +166,26 @@ class Engine:
         calls: Calls | None = self.__dict__.get("_calls")
         return calls.demand() if calls is not None else Demand()
 
-    def embed(self, texts: Sequence[str]) -> Embedded:
+    def embed(self, texts: Sequence[str], stop: Stop | None = None) -> Embedded:
         """Embed `texts`, one row each, in their order; what the cache has is not embedded again.
+
+        Args:
+            texts: what to embed.
+            stop: the repository's own; None: the run's.
 
         Raises:
             Stopped: the run was told to stop.
+            RepoTimeout: the repository's time is over.
             EmbeddingError: the model cannot be loaded or failed.
             CacheError: the cache failed.
         """
+        stop = stop or self.stop
         with self._lock:
             vectors = self._vectors
         if not texts:
-            dim = self._wait(self._submit_embedding(lambda: self._embedder.dim))
+            dim = self._wait(self._submit_embedding(lambda: self._embedder.dim), stop)
             return Embedded(Vectors(np.zeros((0, dim), np.float32)), 0, 0)
-        return vectors.get(texts)
+        return vectors.get(texts, stop)
 
     def close(self) -> None:
         """Stop what runs and free threads and connections, within about `CLOSE_S`. The engine cannot be used again."""
@@ -228,19 +237,19 @@ class Engine:
                 self._loop_thread.start()
             return self._loop
 
-    def _wait(self, future: Future[T]) -> T:
-        """The future's result; gives it up as soon as a stop is requested, and raises `Stopped` then."""
+    def _wait(self, future: Future[T], stop: Stop) -> T:
+        """The future's result; gives it up as soon as `stop` is requested, and raises what that says then."""
         while True:
             try:
                 return future.result(timeout=POLL_S)
             except TimeoutError:
                 if future.done():  # the TimeoutError was the result's own
                     return future.result()
-                if self.stop.is_requested:
+                if stop.is_requested:
                     future.cancel()
-                    self.stop.check()
+                    stop.check()
             except (CancelledError, ShutDown):
-                self.stop.check()  # by `close`
+                stop.check()  # by `close`
                 raise
 
     async def _close_clients(self) -> bool:

@@ -18,6 +18,7 @@
     ├── StoreError                  an index cannot be read, written or published
     │   └── UnknownIndex            no index of that name under the index root
     ├── TooManyFailures             more units of a repository failed than `max_failed` allows
+    ├── RepoTimeout                 a repository took longer than `repo_timeout` allows
     └── Stopped                     the run was told to stop
         └── NotAttempted            before this repository was begun
 
@@ -133,6 +134,10 @@ class UnknownIndex(StoreError):
 
 class TooManyFailures(SummidxError):
     """More units of a repository failed than are allowed; its old index stays published."""
+
+
+class RepoTimeout(SummidxError):
+    """A repository took longer than it may, and was given up; its old index stays published."""
 
 
 class Stopped(SummidxError):

@@ -59,6 +59,13 @@ ConfirmRebuild = Annotated[
     bool | None,
     typer.Option("--confirm-rebuild", help="Rebuild most indexes only because a setting or version changed."),
 ]
+StopAfter = Annotated[
+    str | None,
+    typer.Option(metavar="DURATION", help="Begin no repository after so long (6h, 30m); finish what is in flight."),
+]
+RepoTimeout = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="Give a repository up that takes longer than this (2h, 30m).")
+]
 StageOption = Annotated[
     Stage | None, typer.Option(help="`summaries` fills the cache and publishes nothing. [default: both]")
 ]

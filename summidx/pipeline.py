@@ -34,6 +34,7 @@ from summidx.records import (
     list_faults,
 )
 from summidx.settings import Settings, Stage
+from summidx.stop import RepoStop
 from summidx.store.generations import IndexRoot
 from summidx.summarize import SummaryUsage
 
@@ -54,6 +55,7 @@ def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str |
         SourceError: the repository cannot be read.
         ParseError: its parsing process failed.
         TooManyFailures: too many of its documents failed; the old index stays published.
+        RepoTimeout: it took longer than `repo_timeout`; nothing was published.
         LLMError: no call to the LLM can succeed.
         EmbeddingError: the embedding model failed.
         CacheError: the cache failed.
@@ -71,7 +73,8 @@ def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str |
 
 
 def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_id: str | None) -> BuildReport:
-    settings, stop = engine.settings, engine.stop
+    settings = engine.settings
+    stop = RepoStop(engine.stop, settings.repo_timeout.total_seconds() if settings.repo_timeout else None)
     with tally.step("read"):
         tally.commit = commit = pinned.commit if pinned.build_key else _resolve_now(pinned, settings)
         content = sources.read_source(pinned.source, commit, settings.sources, stop)
@@ -79,7 +82,7 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
         parsed = parse(content.files, settings.parsing, stop)
         tree = build_tree(wanted_units(parsed.units, settings), pinned.name)
     with tally.step("summarise"):
-        outcomes = engine.summarize(tree, tally.summaries).outcomes
+        outcomes = engine.summarize(tree, tally.summaries, stop).outcomes
     publishes = settings.stage is Stage.BOTH
     documents = build_documents(tree, outcomes, frozenset(settings.levels), searchable=publishes)
     tally.counts = count_documents(documents)
@@ -99,7 +102,7 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
         return report
 
     with tally.step("embed"):
-        embedded = engine.embed([embedding_text(document) for document in documents])
+        embedded = engine.embed([embedding_text(document) for document in documents], stop)
     tally.vectors_embedded, tally.vectors_reused = embedded.embedded, embedded.reused
     root = IndexRoot(settings.index_root)
     with root.stage(pinned.name, pinned.generation) as staging:

@@ -32,6 +32,8 @@ SETTINGS = {
     "skip_existing": "skip_existing",
     "retry_degraded": "retry_degraded",
     "confirm_rebuild": "confirm_rebuild",
+    "stop_after": "stop_after",
+    "repo_timeout": "repo_timeout",
     "cache_policy": "cache.policy",
     "stage": "stage",
 }

@@ -7,6 +7,7 @@ does not is marked with `unkeyed(reason)`.
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from summidx.durations import read_duration
 from summidx.errors import UsageError
 from summidx.instructions import check_instructions, load_instructions
 from summidx.records import Level, TestsPolicy
@@ -312,6 +314,16 @@ class Settings(BaseSettings):
         description="Ask again for documents that are degraded.",
         json_schema_extra=unkeyed("whether to build, not what"),
     )
+    stop_after: timedelta | None = Field(
+        None,
+        description="Begin no repository after so long (6h, 30m); what is in flight is finished.",
+        json_schema_extra=unkeyed("whether to build, not what"),
+    )
+    repo_timeout: timedelta | None = Field(
+        None,
+        description="Give a repository up that takes longer than this (2h, 30m).",
+        json_schema_extra=unkeyed("whether to build, not what"),
+    )
     confirm_rebuild: bool = Field(
         False,
         description="Go on where more than half of the existing indexes are rebuilt only because a setting, a prompt "
@@ -332,6 +344,13 @@ class Settings(BaseSettings):
     parsing: ParseSettings = Field(default_factory=ParseSettings, description="Limits of parsing.")
     cache: CacheSettings = Field(default_factory=CacheSettings, description="The cache.")
     cluster: ClusterSettings = Field(default_factory=ClusterSettings, description="Where the work runs.")
+
+    @field_validator("stop_after", "repo_timeout", mode="before")
+    @classmethod
+    def _parse_duration(cls, value: object) -> object:
+        if not isinstance(value, str) or value.startswith("P"):  # as these are written to be read by a worker
+            return value
+        return read_duration(value) if value else None
 
     @field_validator("levels", mode="before")
     @classmethod

@@ -29,8 +29,8 @@ T = TypeVar("T")
 class Wait(Protocol):
     """Blocks until a future is done or a stop is requested, and returns its result."""
 
-    def __call__(self, future: Future[T], /) -> T:
-        """The result of `future`; raises `Stopped` where a stop comes first."""
+    def __call__(self, future: Future[T], stop: Stop, /) -> T:
+        """The result of `future`; where `stop` comes first, raises what that says."""
         ...
 
 
@@ -46,32 +46,33 @@ class Embedded:
 class TextVectors:
     """The vectors of one process, by text, under one model. Usable from several threads."""
 
-    def __init__(
-        self, cache: Cache, model: str, embed: Callable[[Sequence[str]], Future[Vectors]], wait: Wait, stop: Stop
-    ) -> None:
+    def __init__(self, cache: Cache, model: str, embed: Callable[[Sequence[str]], Future[Vectors]], wait: Wait) -> None:
         """Make it for a model.
 
         Args:
             cache: its policy decides what is looked up and kept.
             model: identity of the embedding model, its weights included.
             embed: submits texts to the embedding thread.
-            wait: waits for that, or raises `Stopped`.
-            stop: seen between slices.
+            wait: waits for that, or for a stop.
         """
         self._cache = cache
         self._model = model
         self._embed = embed
         self._wait = wait
-        self._stop = stop
         self._lock = threading.Lock()
         self._in_flight: dict[str, Future[Vector | None]] = {}
         """By key. The result is None where the thread that had the key could not embed it: it is free again then."""
 
-    def get(self, texts: Sequence[str]) -> Embedded:
+    def get(self, texts: Sequence[str], stop: Stop) -> Embedded:
         """One vector for each of `texts`, of which there is at least one, in their order.
+
+        Args:
+            texts: what to embed.
+            stop: seen between slices, and while waiting.
 
         Raises:
             Stopped: the run was told to stop.
+            RepoTimeout: the repository's time is over.
             EmbeddingError: the model cannot be loaded or failed.
             CacheError: the cache failed.
         """
@@ -82,11 +83,11 @@ class TextVectors:
             mine, theirs = self._divide(missing)
             # First our own, then those of others, who do the same: nobody waits in a circle.
             try:
-                embedded += self._get_mine({key: by_key[key] for key in mine}, known)
+                embedded += self._get_mine({key: by_key[key] for key in mine}, known, stop)
             finally:
                 self._settle(mine, known)
             for key, future in theirs.items():
-                if (vector := self._wait(future)) is not None:
+                if (vector := self._wait(future, stop)) is not None:
                     known[key] = vector
         rows = np.stack([known[vector_key(text, self._model)] for text in texts]).astype(np.float32, copy=False)
         return Embedded(Vectors(rows), embedded=embedded, reused=len(by_key) - embedded)
@@ -109,16 +110,16 @@ class TextVectors:
         for key, future in settled.items():
             future.set_result(known.get(key))
 
-    def _get_mine(self, by_key: Mapping[str, str], known: dict[str, Vector]) -> int:
+    def _get_mine(self, by_key: Mapping[str, str], known: dict[str, Vector], stop: Stop) -> int:
         """Add the vectors of our texts, by key, to `known`; return how many the cache had not."""
         found = self._cache.get_vectors(by_key)
         known.update(found)
         self._settle(found, known)
         missing = sorted(by_key.keys() - found.keys(), key=lambda key: (len(by_key[key]), by_key[key]))
         for start in range(0, len(missing), EMBED_SLICE):
-            self._stop.check()
+            stop.check()
             keys = missing[start : start + EMBED_SLICE]
-            values = self._wait(self._embed([by_key[key] for key in keys])).values
+            values = self._wait(self._embed([by_key[key] for key in keys]), stop).values
             known.update(self._cache.put_vectors(dict(zip(keys, values, strict=True)), model=self._model))
             self._settle(keys, known)
         return len(missing)

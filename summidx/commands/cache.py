@@ -1,13 +1,14 @@
 """`summidx cache`: what the cache holds and how it is used, and its pruning. Heavy imports happen in the commands."""
 
 import json
-import re
 import sys
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from summidx.durations import read_duration
 from summidx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ IndexRootOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_UNITS_DAYS = {"d": 1, "w": 7}
 
 
 @app.callback()
@@ -151,10 +151,13 @@ def _resolve_url(cache_url: str | None, index_root: str | None) -> str:
 
 def _parse_age(text: str) -> int:
     """Days."""
-    match = re.fullmatch(r"(\d{1,5})([dw])", text.strip())
-    if match is None:
+    try:
+        age = read_duration(text)
+    except ValueError:
+        age = timedelta()
+    if age < timedelta(days=1) or age % timedelta(days=1):
         raise UsageError(f"--older-than {text}: write days or weeks, such as 30d or 8w")
-    return int(match[1]) * _UNITS_DAYS[match[2]]
+    return age.days
 
 
 def _describe_size(size_bytes: int) -> str:

@@ -37,6 +37,8 @@ def plan_build(  # noqa: PLR0913 - its options
     skip_existing: options.SkipExisting = None,
     retry_degraded: options.RetryDegraded = None,
     confirm_rebuild: options.ConfirmRebuild = None,
+    stop_after: options.StopAfter = None,
+    repo_timeout: options.RepoTimeout = None,
     stage: options.StageOption = None,
     log_dir: options.LogDir = None,
     cache_url: options.CacheURL = None,
@@ -45,7 +47,8 @@ def plan_build(  # noqa: PLR0913 - its options
 ) -> None:
     """Predict what a build with the same options would cost: calls, tokens, time. No LLM is asked to write anything.
 
-    All options of a build are taken; --llm-timeout, --max-retries and --scheduler-address change nothing here.
+    All options of a build are taken; --llm-timeout, --max-retries, --scheduler-address, --stop-after and
+    --repo-timeout change nothing here.
     """
     parameters = options.read_parameters(locals())
     from summidx.prediction import load_check, write_prediction

@@ -27,6 +27,8 @@ VALUES = {
     "max_retries": 9,
     "llm_concurrency": 9,
     "num_processes": 9,
+    "repo_timeout": "PT2H",
+    "stop_after": "PT6H",
     "scheduler_address": "tcp://10.0.0.1:8786",
 }
 

@@ -201,8 +201,8 @@ def test_too_many_failures_leave_the_old_index_published(repo, settings, engine,
     commit(repo, {"README.md": "new\n"})
     summarize = engine.summarize
 
-    def failing(tree, usage, n):
-        done = summarize(tree, usage)
+    def failing(tree, usage, stop, n):
+        done = summarize(tree, usage, stop)
         lost = {unit_id: UnitFailure("Overloaded", "busy") for unit_id in list(tree.units)[:n]}
         return replace(done, outcomes={**done.outcomes, **lost})
 
@@ -229,11 +229,11 @@ def test_an_overtaken_build_is_discarded_and_says_so(repo, settings, engine, mon
     slow = plan_one(repo, settings)
     embed = engine.embed
 
-    def embed_slowly(texts):
+    def embed_slowly(texts, stop):
         monkeypatch.setattr(engine, "embed", embed)
         commit(repo, {"README.md": "newer\n"})
         assert build(repo, engine).outcome is Outcome.BUILT
-        return embed(texts)
+        return embed(texts, stop)
 
     monkeypatch.setattr(engine, "embed", embed_slowly)
     assert index_repo(slow.pin, engine).outcome is Outcome.SUPERSEDED

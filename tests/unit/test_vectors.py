@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def stop():
 
 @pytest.fixture
 def make(tmp_path, embedding, stop):
-    def wait(future):
+    def wait(future, stop):
         while not future.done():
             stop.check()
             threading.Event().wait(0.005)
@@ -72,7 +73,9 @@ def make(tmp_path, embedding, stop):
 
     def make(policy=CachePolicy.READ_WRITE):
         caches.append(Cache(f"sqlite:///{tmp_path / 'cache.sqlite'}", policy=policy))
-        return TextVectors(caches[-1], MODEL, embedding.submit, wait, stop)
+        vectors = TextVectors(caches[-1], MODEL, embedding.submit, wait)
+        vectors.get = partial(vectors.get, stop=stop)
+        return vectors
 
     yield make
     for cache in caches:

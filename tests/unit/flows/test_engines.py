@@ -1,6 +1,7 @@
 """What a worker process knows of a run that was stopped."""
 
 import itertools
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -55,3 +56,16 @@ def test_dask_tells_a_worker_that_comes_after_the_stop(run):
         client.wait_for_workers(2, timeout=30)
         with pytest.raises(NotAttempted, match="the key is refused"):
             run_engine_of(run.run_id).get()
+
+
+def test_no_repository_is_begun_after_the_time_for_that(run, tmp_path):
+    settings = load_settings({"log_dir": str(tmp_path / "logs"), "stop_after": "6h"})
+    run = replace(run, settings_json=settings.model_dump_json(exclude={"cache": {"url"}}))
+    late = replace(run, run_id=f"{run.run_id}-late", began_at=run.began_at - 6 * 3600)
+    open_run(run)
+    open_run(late)
+    begun = run_engine_of(run.run_id).get()
+    assert not begun.stop.is_requested
+    with pytest.raises(NotAttempted, match=r"^not attempted: the run's 6h \(`--stop-after`\) were over$"):
+        run_engine_of(late.run_id).get()
+    engines.close_run(late.run_id)

@@ -291,7 +291,7 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", options.repo, str(clone)], check=True)
         head = git(clone, "rev-parse", "HEAD")
         result |= {
-            "repository": Path(options.repo).parent.name,
+            "repository": options.name or Path(options.repo).resolve().name.removesuffix(".git"),
             "head": head,
             "embedding_model": options.embedding_model,
         }

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from distributed import Worker, WorkerPlugin
@@ -89,14 +90,18 @@ class RunEngine:
             reason = self._stopped or (self._engine.stop.reason if self._engine is not None else "")
             if self._closed or reason:
                 raise NotAttempted(f"not attempted: {reason}")
-            limit = self.run.settings().stop_after
+            limit = self._settings.stop_after
             if limit is not None and time.time() - self.run.began_at >= limit.total_seconds():
                 raise NotAttempted(
                     f"not attempted: the run's {format_duration(limit.total_seconds())} (`--stop-after`) were over"
                 )
             if self._engine is None:
-                self._engine = Engine(self.run.settings(), served_model=self.run.served_model, max_calls=self._cap)
+                self._engine = Engine(self._settings, served_model=self.run.served_model, max_calls=self._cap)
             return self._engine
+
+    @cached_property
+    def _settings(self) -> Settings:
+        return self.run.settings()
 
     def share(self, cap: int | None) -> "Demand":
         """Let this process have `cap` calls in flight (None: as it is); what its calls do. Never waits long."""

@@ -51,7 +51,7 @@ MOST_REMEMBERED = 10_000
 
 FORGIVEN = 3
 """Outages that are not held against a question that was under way. One that kills its server each time must end too."""
-SUSPECT_AFTER = 2
+ALONE_AFTER = 2
 """Outages after which a question is asked alone: it may be what the server dies of, and takes others along."""
 QUIET_S = 60.0
 """A refusal so long after the last pause is no more of the same row."""
@@ -209,7 +209,7 @@ class Calls:
 
     async def _try(self, prepared: PreparedRequest, record: CallRecord, priority: Priority, allowed: int) -> Summary:
         failures = self._failures.get(prepared.key) if self._failures else None
-        alone = failures is not None and failures.forgiven >= SUSPECT_AFTER
+        alone = failures is not None and failures.forgiven >= ALONE_AFTER
         async with self.gate.slot(priority, alone=alone):
             self._stop.check()
             sent_at = time.monotonic()

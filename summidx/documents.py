@@ -61,4 +61,13 @@ def build_document(unit: Unit, outcome: Summary | UnitFailure, *, searchable: bo
 
 def embedding_text(document: Document) -> str:
     """What a document's vector stands for: `qualified name: summary`; its signature where it has no summary."""
-    return f"{document.qualified_name}: {document.summary or document.signature}"
+    return _embedding_text(document.qualified_name, document.summary, document.signature)
+
+
+def embedding_text_of(unit: Unit, summary: Summary) -> str:
+    """The same, before there is a document."""
+    return _embedding_text(unit.qualified_name, summary.text, unit.signature)
+
+
+def _embedding_text(qualified_name: str, summary: str, signature: str) -> str:
+    return f"{qualified_name}: {summary or signature}"

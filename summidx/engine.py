@@ -30,11 +30,11 @@ from summidx.llm.limits import Demand
 from summidx.records import Summary, UnitFailure, Vectors
 from summidx.settings import Settings
 from summidx.stop import Stop
-from summidx.summarize import SummaryPolicy, SummaryUsage, Walk
+from summidx.summarize import Settled, SummaryPolicy, SummaryUsage, Walk
 from summidx.summarizers import ServedModel, Summarizer
 from summidx.summarizers.degraded import Refusals
 from summidx.summarizers.select import make_summarizer
-from summidx.vectors import Embedded, TextVectors
+from summidx.vectors import RepoVectors, TextVectors, TimedVectors, VectorUsage
 
 POLL_S = 0.2
 CLOSE_S = 8.0
@@ -127,7 +127,13 @@ class Engine:
             summarizer, embedding_model = self.summarizer.identity, self.embedding_model.identity
         return build_key(tree, self.settings, summarizer=summarizer, embedding_model=embedding_model)
 
-    def summarize(self, tree: Tree, usage: SummaryUsage | None = None, stop: Stop | None = None) -> Summarized:
+    def summarize(
+        self,
+        tree: Tree,
+        usage: SummaryUsage | None = None,
+        stop: Stop | None = None,
+        settled: Settled | None = None,
+    ) -> Summarized:
         """Summarise every unit of `tree`; blocks the calling thread.
 
         Args:
@@ -135,6 +141,7 @@ class Engine:
             usage: what the walk costs is added to it, also where the walk does not come to its end.
             stop: the repository's own; None: the run's. What it has asked the LLM by then is still answered, into the
                 cache.
+            settled: told of each outcome, in the event loop's thread; what it raises ends the walk.
 
         Raises:
             Stopped: the run was told to stop.
@@ -147,7 +154,7 @@ class Engine:
         with self._lock:  # the parts are made once, whichever thread comes first
             stop.check()
             walk = Walk(tree, policy, self.summarizer, self._answers, self._calls, stop, order=next(self._orders))
-            walk.usage, walk.refusals = usage or walk.usage, self._refusals
+            walk.usage, walk.refusals, walk.settled = usage or walk.usage, self._refusals, settled
             walking = asyncio.run_coroutine_threadsafe(walk.run(), self._running_loop())
         outcomes = self._wait(walking, stop)
         return Summarized(outcomes, walk.usage)
@@ -166,26 +173,24 @@ class Engine:
         calls: Calls | None = self.__dict__.get("_calls")
         return calls.demand() if calls is not None else Demand()
 
-    def embed(self, texts: Sequence[str], stop: Stop | None = None) -> Embedded:
-        """Embed `texts`, one row each, in their order; what the cache has is not embedded again.
+    def vectors(self, usage: VectorUsage | None = None, stop: Stop | None = None) -> RepoVectors:
+        """The vectors of one repository: what the cache has is not embedded again.
 
         Args:
-            texts: what to embed.
+            usage: what they cost is added to it.
             stop: the repository's own; None: the run's.
+        """
+        with self._lock:
+            return self._vectors.of_repo(usage or VectorUsage(), stop or self.stop)
+
+    def no_vectors(self, stop: Stop | None = None) -> Vectors:
+        """Of a repository without documents: no rows, as long as the model's vectors are.
 
         Raises:
-            Stopped: the run was told to stop.
-            RepoTimeout: the repository's time is over.
-            EmbeddingError: the model cannot be loaded or failed.
-            CacheError: the cache failed.
+            Stopped, RepoTimeout, EmbeddingError: as `RepoVectors.get`.
         """
-        stop = stop or self.stop
-        with self._lock:
-            vectors = self._vectors
-        if not texts:
-            dim = self._wait(self._submit_embedding(lambda: self._embedder.dim), stop)
-            return Embedded(Vectors(np.zeros((0, dim), np.float32)), 0, 0)
-        return vectors.get(texts, stop)
+        dim = self._wait(self._submit_embedding(lambda: self._embedder.dim), stop or self.stop)
+        return Vectors(np.zeros((0, dim), np.float32))
 
     def close(self) -> None:
         """Stop what runs and free threads and connections, within about `CLOSE_S`. The engine cannot be used again."""
@@ -225,8 +230,10 @@ class Engine:
             self.stop.check()  # the engine was closed
             raise
 
-    def _embed_now(self, texts: Sequence[str]) -> Vectors:
-        return self._embedder.embed(texts, input_type="document")
+    def _embed_now(self, texts: Sequence[str]) -> TimedVectors:
+        start = time.perf_counter()
+        vectors = self._embedder.embed(texts, input_type="document")
+        return TimedVectors(vectors, time.perf_counter() - start)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import summidx
 from summidx import sources
 from summidx.accounting import with_cost
-from summidx.documents import build_documents, embedding_text
+from summidx.documents import build_documents, embedding_text, embedding_text_of
 from summidx.engine import Engine
 from summidx.errors import TooManyFailures
 from summidx.hierarchy import build_tree
@@ -27,8 +27,10 @@ from summidx.records import (
     PinnedRepo,
     RepoRef,
     Status,
+    Summary,
     TestsPolicy,
     Unit,
+    UnitFailure,
     Usage,
     count_documents,
     list_faults,
@@ -37,6 +39,7 @@ from summidx.settings import Settings, Stage
 from summidx.stop import RepoStop
 from summidx.store.generations import IndexRoot
 from summidx.summarize import SummaryUsage
+from summidx.vectors import VectorUsage
 
 ALWAYS_ALLOWED_FAILURES = 3
 """So many documents may fail in any repository, however small, before it fails as a whole."""
@@ -81,33 +84,39 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
     with tally.step("parse"):
         parsed = parse(content.files, settings.parsing, stop)
         tree = build_tree(wanted_units(parsed.units, settings), pinned.name)
-    with tally.step("summarise"):
-        outcomes = engine.summarize(tree, tally.summaries, stop).outcomes
     publishes = settings.stage is Stage.BOTH
-    documents = build_documents(tree, outcomes, frozenset(settings.levels), searchable=publishes)
-    tally.counts = count_documents(documents)
-    _refuse_too_many_failures(documents, settings)
-    skips = (*content.skips, *parsed.skips)
-    report = BuildReport(
-        name=pinned.name,
-        outcome=Outcome.SUMMARIZED,
-        commit=commit,
-        generation="",
-        counts=tally.counts,
-        skips=dict(sorted(Counter(skip.reason.value for skip in skips).items())),
-        usage=tally.usage(),
-        faults=list_faults(documents),
-    )
-    if not publishes:
-        return report
+    levels = frozenset(settings.levels)
+    with engine.vectors(tally.vectors, stop) as repo_vectors:
 
-    with tally.step("embed"):
-        embedded = engine.embed([embedding_text(document) for document in documents], stop)
-    tally.vectors_embedded, tally.vectors_reused = embedded.embedded, embedded.reused
+        def embed_ahead(unit: Unit, outcome: Summary | UnitFailure) -> None:
+            if publishes and unit.level in levels and isinstance(outcome, Summary):
+                repo_vectors.add(embedding_text_of(unit, outcome))
+
+        with tally.step("summarise"):
+            outcomes = engine.summarize(tree, tally.summaries, stop, embed_ahead).outcomes
+        documents = build_documents(tree, outcomes, levels, searchable=publishes)
+        tally.counts = count_documents(documents)
+        _refuse_too_many_failures(documents, settings)
+        skips = (*content.skips, *parsed.skips)
+        report = BuildReport(
+            name=pinned.name,
+            outcome=Outcome.SUMMARIZED,
+            commit=commit,
+            generation="",
+            counts=tally.counts,
+            skips=dict(sorted(Counter(skip.reason.value for skip in skips).items())),
+            usage=tally.usage(),
+            faults=list_faults(documents),
+        )
+        if not publishes:
+            return report
+        with tally.step("embed"):  # what is left of it: the last ones, and those of a small repository
+            texts = [embedding_text(document) for document in documents]
+            vectors = repo_vectors.get(texts) if texts else engine.no_vectors(stop)
     root = IndexRoot(settings.index_root)
     with root.stage(pinned.name, pinned.generation) as staging:
         with tally.step("write"):
-            staging.write(documents, embedded.vectors, skips)
+            staging.write(documents, vectors, skips)
         manifest = Manifest(
             name=pinned.name,
             publish_id=uuid.uuid4().hex,
@@ -121,7 +130,7 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
             usage=tally.usage(),
             summarizer=engine.summarizer.identity,
             embedding_model=engine.embedding_model.identity,
-            dim=embedded.vectors.dim,
+            dim=vectors.dim,
             prompt_version=next((each.prompt_version for each in documents if each.prompt_version), ""),
             tool_version=summidx.__version__,
             built_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -164,8 +173,7 @@ class Tally:
     commit: str
     counts: Counts = field(default_factory=dict)
     summaries: SummaryUsage = field(default_factory=SummaryUsage)
-    vectors_embedded: int = 0
-    vectors_reused: int = 0
+    vectors: VectorUsage = field(default_factory=VectorUsage)
     durations_s: dict[str, float] = field(default_factory=dict)
     """Wall seconds by step."""
 
@@ -190,8 +198,9 @@ class Tally:
             prompt_bytes=record.prompt_bytes,
             tokens_in=record.tokens_in,
             tokens_out=record.tokens_out,
-            vectors_embedded=self.vectors_embedded,
-            vectors_reused=self.vectors_reused,
+            vectors_embedded=self.vectors.embedded,
+            vectors_reused=self.vectors.reused,
+            embedding_s=round(self.vectors.seconds, 3),
             durations_s=dict(self.durations_s),
         )
 

@@ -369,6 +369,8 @@ class Usage:
     tokens_out: int = 0
     vectors_embedded: int = 0
     vectors_reused: int = 0
+    embedding_s: float = 0.0
+    """Seconds that the embedding itself took, most of them while summaries were still being written."""
     durations_s: Mapping[str, float]
 
 

@@ -85,6 +85,10 @@ class Answerer(Protocol):
         ...
 
 
+Settled = Callable[[Unit, Summary | UnitFailure], None]
+"""Told what became of a unit, at each try of it."""
+
+
 @dataclass(slots=True)
 class Walk:
     """One repository's walk. Lives on the engine's event loop."""
@@ -101,6 +105,7 @@ class Walk:
     usage: SummaryUsage = field(default_factory=SummaryUsage)
     refusals: Refusals = field(default_factory=Refusals)
     """Shared by all walks of a process."""
+    settled: Settled | None = None
     at_end: bool = False
     """What failed is asked for the last time."""
     _from_cache: dict[str, bool] = field(default_factory=dict)
@@ -142,7 +147,9 @@ class Walk:
                     running[task] = unit_id
                 task = await finished.get()
                 unit_id = running.pop(task)
-                self.outcomes[unit_id] = task.result()
+                self.outcomes[unit_id] = outcome = task.result()
+                if self.settled is not None:
+                    self.settled(self.tree.units[unit_id], outcome)
                 parent = self.tree.parent_of(unit_id)
                 if parent in wanted:
                     missing[parent] -= 1

@@ -1,14 +1,16 @@
 """Vectors of texts: from the cache, from another thread's work in progress, or embedded now.
 
 Two repositories of a process that embed the same text at the same moment embed it once, and everybody uses the vector
-that won in the cache.
+that won in the cache. A repository's texts are embedded while its other summaries are still being written: else the
+first and largest of a run would keep the embedding idle for as long as the LLM is at it.
 """
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from queue import SimpleQueue
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,18 +37,32 @@ class Wait(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """Vectors in the order of the texts, and how many of their distinct texts were embedded now."""
+class TimedVectors:
+    """What the embedding thread gives for a slice."""
 
     vectors: Vectors
-    embedded: int
-    reused: int
+    seconds: float
+    """What it took there, without the time that the slice waited for its turn."""
+
+
+@dataclass(slots=True)
+class VectorUsage:
+    """What the vectors of one repository cost so far, in distinct texts."""
+
+    embedded: int = 0
+    """Embedded for it; also one that was embedded before its document got another summary in the try at the end."""
+    reused: int = 0
+    """From the cache, or from another repository's work in progress."""
+    seconds: float = 0.0
+    """Of the embedding thread."""
 
 
 class TextVectors:
     """The vectors of one process, by text, under one model. Usable from several threads."""
 
-    def __init__(self, cache: Cache, model: str, embed: Callable[[Sequence[str]], Future[Vectors]], wait: Wait) -> None:
+    def __init__(
+        self, cache: Cache, model: str, embed: Callable[[Sequence[str]], Future[TimedVectors]], wait: Wait
+    ) -> None:
         """Make it for a model.
 
         Args:
@@ -63,11 +79,17 @@ class TextVectors:
         self._in_flight: dict[str, Future[Vector | None]] = {}
         """By key. The result is None where the thread that had the key could not embed it: it is free again then."""
 
-    def get(self, texts: Sequence[str], stop: Stop) -> Embedded:
-        """One vector for each of `texts`, of which there is at least one, in their order.
+    def of_repo(self, usage: VectorUsage, stop: Stop) -> "RepoVectors":
+        """The vectors of one repository; what they cost is added to `usage`."""
+        return RepoVectors(self, usage, stop, self._wait)
+
+    def collect(self, texts: Iterable[str], known: dict[str, Vector], usage: VectorUsage, stop: Stop) -> None:
+        """Add the vectors of `texts`, by key, to `known`; those that it has are passed over.
 
         Args:
             texts: what to embed.
+            known: vectors by key.
+            usage: what it costs is added, also where it does not come to its end.
             stop: seen between slices, and while waiting.
 
         Raises:
@@ -76,21 +98,22 @@ class TextVectors:
             EmbeddingError: the model cannot be loaded or failed.
             CacheError: the cache failed.
         """
-        by_key = {vector_key(text, self._model): text for text in texts}
-        known: dict[str, Vector] = {}
-        embedded = 0
+        by_key = {key: text for text in texts if (key := self.key_of(text)) not in known}
         while missing := by_key.keys() - known.keys():
             mine, theirs = self._divide(missing)
             # First our own, then those of others, who do the same: nobody waits in a circle.
             try:
-                embedded += self._get_mine({key: by_key[key] for key in mine}, known, stop)
+                self._get_mine({key: by_key[key] for key in mine}, known, usage, stop)
             finally:
                 self._settle(mine, known)
             for key, future in theirs.items():
                 if (vector := self._wait(future, stop)) is not None:
                     known[key] = vector
-        rows = np.stack([known[vector_key(text, self._model)] for text in texts]).astype(np.float32, copy=False)
-        return Embedded(Vectors(rows), embedded=embedded, reused=len(by_key) - embedded)
+                    usage.reused += 1
+
+    def key_of(self, text: str) -> str:
+        """Key of a text's vector under this model."""
+        return vector_key(text, self._model)
 
     def _divide(self, keys: set[str]) -> tuple[set[str], dict[str, Future[Vector | None]]]:
         """Which keys this thread is to get, and the futures of those that others are at."""
@@ -110,16 +133,88 @@ class TextVectors:
         for key, future in settled.items():
             future.set_result(known.get(key))
 
-    def _get_mine(self, by_key: Mapping[str, str], known: dict[str, Vector], stop: Stop) -> int:
-        """Add the vectors of our texts, by key, to `known`; return how many the cache had not."""
+    def _get_mine(self, by_key: Mapping[str, str], known: dict[str, Vector], usage: VectorUsage, stop: Stop) -> None:
+        """Add the vectors of our texts, by key, to `known`."""
         found = self._cache.get_vectors(by_key)
         known.update(found)
+        usage.reused += len(found)
         self._settle(found, known)
         missing = sorted(by_key.keys() - found.keys(), key=lambda key: (len(by_key[key]), by_key[key]))
         for start in range(0, len(missing), EMBED_SLICE):
             stop.check()
             keys = missing[start : start + EMBED_SLICE]
-            values = self._wait(self._embed([by_key[key] for key in keys]), stop).values
-            known.update(self._cache.put_vectors(dict(zip(keys, values, strict=True)), model=self._model))
+            timed = self._wait(self._embed([by_key[key] for key in keys]), stop)
+            usage.embedded += len(keys)
+            usage.seconds += timed.seconds
+            vectors = dict(zip(keys, timed.vectors.values, strict=True))
+            known.update(self._cache.put_vectors(vectors, model=self._model))
             self._settle(keys, known)
-        return len(missing)
+
+
+class RepoVectors:
+    """The vectors of one repository. What is added is embedded in a thread of its own, `EMBED_SLICE` texts at a time.
+
+    They are kept here until the end, whatever the cache keeps. A context manager: what is not begun at its end is
+    dropped.
+    """
+
+    def __init__(self, shared: TextVectors, usage: VectorUsage, stop: Stop, wait: Wait) -> None:
+        self._shared = shared
+        self._usage = usage
+        self._stop = stop
+        self._wait = wait
+        self._known: dict[str, Vector] = {}
+        self._waiting: list[str] = []
+        self._slices: SimpleQueue[list[str]] = SimpleQueue()
+        self._closed = False
+        self._ahead: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        self._slices.put([])
+
+    def add(self, text: str) -> None:
+        """Have `text` embedded when a slice is full; for one thread, which does not wait.
+
+        Raises:
+            EmbeddingError, CacheError: embedding has failed, so that more summaries are of no use.
+        """
+        if self._ahead is not None and self._ahead.done():
+            self._ahead.result()
+        self._waiting.append(text)
+        if len(self._waiting) < EMBED_SLICE:
+            return
+        self._slices.put(self._waiting)
+        self._waiting = []
+        if self._ahead is None:
+            self._ahead = Future()
+            self._ahead.set_running_or_notify_cancel()
+            threading.Thread(target=self._run, args=[self._ahead], name="summidx-vectors", daemon=True).start()
+
+    def get(self, texts: Sequence[str]) -> Vectors:
+        """One vector for each of `texts`, of which there is at least one, in their order. Nothing is added after it.
+
+        Raises:
+            Stopped: the run was told to stop.
+            RepoTimeout: the repository's time is over.
+            EmbeddingError: the model cannot be loaded or failed.
+            CacheError: the cache failed.
+        """
+        if self._ahead is not None:
+            self._slices.put([])
+            self._wait(self._ahead, self._stop)
+        self._shared.collect(texts, self._known, self._usage, self._stop)
+        rows = np.stack([self._known[self._shared.key_of(text)] for text in texts])
+        return Vectors(rows.astype(np.float32, copy=False))
+
+    def _run(self, done: Future[None]) -> None:
+        try:
+            while (texts := self._slices.get()) and not self._closed:
+                self._shared.collect(texts, self._known, self._usage, self._stop)
+        except Exception as error:  # raised where they are waited for
+            done.set_exception(error)
+        else:
+            done.set_result(None)

@@ -149,9 +149,11 @@ def _learn_embedding(manifests: Iterable[Manifest], settings: Settings, model: s
     cluster = settings.cluster
     devices = len(cluster.gpu_ids) if cluster.gpu_ids and not cluster.force_cpu else cluster.num_processes
     seen = [
-        (manifest.usage.vectors_embedded, manifest.usage.durations_s.get("embed", 0.0))
+        (manifest.usage.vectors_embedded, manifest.usage.embedding_s)
         for manifest in manifests
-        if manifest.embedding_model == model and manifest.usage.vectors_embedded >= ENOUGH_VECTORS
+        if manifest.embedding_model == model
+        and manifest.usage.vectors_embedded >= ENOUGH_VECTORS
+        and manifest.usage.embedding_s  # none in an index of an earlier version
     ]
     seconds = sum(each for _, each in seen)
     if seconds > 0:

@@ -70,9 +70,9 @@ def test_who_waits_for_a_vector_is_told_that_the_engine_was_closed(engine, monke
 
     monkeypatch.setattr(engine, "_embed_now", embed_slowly)
     with ThreadPoolExecutor(3) as threads:
-        running = threads.submit(engine.embed, ["one"])
+        running = threads.submit(engine.vectors().get, ["one"])
         begun.wait(30)
-        waiting = threads.submit(engine.embed, ["two"])
+        waiting = threads.submit(engine.vectors().get, ["two"])
         closing = threads.submit(engine.close)
         for each in (running, waiting):
             with pytest.raises(Stopped, match="the engine was closed"):
@@ -80,7 +80,7 @@ def test_who_waits_for_a_vector_is_told_that_the_engine_was_closed(engine, monke
         go_on.set()
         closing.result()
     with pytest.raises(Stopped, match="the engine was closed"):
-        engine.embed(["three"])
+        engine.vectors().get(["three"])
     with pytest.raises(Stopped, match="the engine was closed"):
         engine.summarize(build_tree([FILE], "r"))
 

@@ -2,10 +2,12 @@
 
 import shutil
 import subprocess
+import threading
 from dataclasses import replace
 
 import pytest
 
+from summidx import vectors
 from summidx.engine import Engine
 from summidx.errors import SourceError, Stopped, TooManyFailures
 from summidx.pipeline import index_repo
@@ -13,6 +15,7 @@ from summidx.plan import load_plan, make_plan, make_retry_plan, write_plan
 from summidx.records import Level, Outcome, RepoRef, Status, UnitFailure, count_documents, count_where
 from summidx.settings import load_settings
 from summidx.store.generations import IndexRoot
+from summidx.vectors import RepoVectors
 
 SHAPES = '''"""Shapes and their areas."""
 
@@ -201,8 +204,8 @@ def test_too_many_failures_leave_the_old_index_published(repo, settings, engine,
     commit(repo, {"README.md": "new\n"})
     summarize = engine.summarize
 
-    def failing(tree, usage, stop, n):
-        done = summarize(tree, usage, stop)
+    def failing(tree, usage, stop, settled, n):
+        done = summarize(tree, usage, stop, settled)
         lost = {unit_id: UnitFailure("Overloaded", "busy") for unit_id in list(tree.units)[:n]}
         return replace(done, outcomes={**done.outcomes, **lost})
 
@@ -227,15 +230,15 @@ def test_nothing_is_published_after_a_stop(repo, settings, engine):
 
 def test_an_overtaken_build_is_discarded_and_says_so(repo, settings, engine, monkeypatch):
     slow = plan_one(repo, settings)
-    embed = engine.embed
+    get = RepoVectors.get
 
-    def embed_slowly(texts, stop):
-        monkeypatch.setattr(engine, "embed", embed)
+    def get_slowly(vectors, texts):
+        monkeypatch.setattr(RepoVectors, "get", get)
         commit(repo, {"README.md": "newer\n"})
         assert build(repo, engine).outcome is Outcome.BUILT
-        return embed(texts, stop)
+        return get(vectors, texts)
 
-    monkeypatch.setattr(engine, "embed", embed_slowly)
+    monkeypatch.setattr(RepoVectors, "get", get_slowly)
     assert index_repo(slow.pin, engine).outcome is Outcome.SUPERSEDED
     assert IndexRoot(settings.index_root).read_manifest("shapes").commit == git(repo, "rev-parse", "HEAD")
 
@@ -296,3 +299,25 @@ def test_a_plain_folder_that_holds_its_own_index_is_up_to_date_when_built_again(
     assert first.outcome is Outcome.BUILT
     assert plan_one(folder, settings, name="plain").up_to_date
     engine.close()
+
+
+def test_texts_are_embedded_while_other_summaries_are_still_being_written(repo, settings, engine, monkeypatch):
+    monkeypatch.setattr(vectors, "EMBED_SLICE", 2)
+    embedded = threading.Event()
+    embed = engine._embed_now
+    summarize = engine.summarize
+
+    def embed_now(texts):
+        embedded.set()
+        return embed(texts)
+
+    def summarize_and_wait(*args):
+        done = summarize(*args)
+        assert embedded.wait(30)  # nothing else embeds before this returns
+        return done
+
+    monkeypatch.setattr(engine, "_embed_now", embed_now)
+    monkeypatch.setattr(engine, "summarize", summarize_and_wait)
+    report = build(repo, engine)
+    assert report.usage.vectors_embedded == report.usage.vectors_reused + len(documents_of(settings))
+    assert report.usage.embedding_s > 0

@@ -2,7 +2,7 @@
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +12,9 @@ from summidx.cache import Cache
 from summidx.embedding.hashing import HashingEmbedder
 from summidx.errors import EmbeddingError, Stopped
 from summidx.keys import vector_key
-from summidx.records import Vectors
 from summidx.settings import CachePolicy
 from summidx.stop import Stop
-from summidx.vectors import TextVectors
+from summidx.vectors import TextVectors, TimedVectors, VectorUsage
 
 MODEL = "hashing/32"
 
@@ -32,17 +31,17 @@ class Embedding:
         self._embedder = HashingEmbedder(32)
         self._executor = ThreadPoolExecutor(1)
 
-    def submit(self, texts) -> Future[Vectors]:
+    def submit(self, texts) -> Future[TimedVectors]:
         return self._executor.submit(self._embed, list(texts))
 
-    def _embed(self, texts) -> Vectors:
+    def _embed(self, texts) -> TimedVectors:
         self.begun.set()
         assert self.go.wait(30)
         if self.fails:
             self.fails -= 1
             raise EmbeddingError("out of memory")
         self.texts += texts
-        return self._embedder.embed(texts, input_type="document")
+        return TimedVectors(self._embedder.embed(texts, input_type="document"), 0.25)
 
     def close(self) -> None:
         self.go.set()
@@ -74,12 +73,25 @@ def make(tmp_path, embedding, stop):
     def make(policy=CachePolicy.READ_WRITE):
         caches.append(Cache(f"sqlite:///{tmp_path / 'cache.sqlite'}", policy=policy))
         vectors = TextVectors(caches[-1], MODEL, embedding.submit, wait)
-        vectors.get = partial(vectors.get, stop=stop)
-        return vectors
+
+        def get(texts):
+            usage = VectorUsage()
+            with vectors.of_repo(usage, stop) as repo:
+                return SimpleNamespace(vectors=repo.get(texts), embedded=usage.embedded, reused=usage.reused)
+
+        return SimpleNamespace(get=get, shared=vectors, of_repo=vectors.of_repo)
 
     yield make
     for cache in caches:
         cache.close()
+
+
+def wait_until(condition):
+    for _ in range(6000):
+        if condition():
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError("it did not happen within 30 s")
 
 
 def expected(texts):
@@ -107,7 +119,7 @@ def test_two_repositories_that_embed_the_same_text_at_once_embed_it_once(make, e
         first = repositories.submit(shared.get, ["a", "b", "both"])
         assert embedding.begun.wait(30)
         second = repositories.submit(shared.get, ["both", "c", "a"])
-        while vector_key("c", MODEL) not in shared._in_flight:  # it knows now what the first is at
+        while vector_key("c", MODEL) not in shared.shared._in_flight:  # it knows now what the first is at
             threading.Event().wait(0.005)
         embedding.go.set()
         found = first.result(30), second.result(30)
@@ -168,3 +180,66 @@ def test_a_stop_ends_the_wait_for_another_thread_and_harms_it_not(make, embeddin
         for each in both:
             with pytest.raises(Stopped, match="enough"):
                 each.result(30)
+
+
+@pytest.mark.parametrize("policy", CachePolicy)
+def test_what_is_added_is_embedded_a_slice_at_a_time_and_not_again(make, embedding, stop, monkeypatch, policy):
+    monkeypatch.setattr(module, "EMBED_SLICE", 4)
+    if policy is CachePolicy.READ_ONLY:
+        make()
+    usage = VectorUsage()
+    texts = [f"text {n}" for n in range(10)]
+    with make(policy).of_repo(usage, stop) as repo:
+        for text in texts:
+            repo.add(text)
+        wait_until(lambda: len(embedding.texts) == 8)
+        np.testing.assert_array_equal(repo.get([*texts[::-1], "new"]).values, expected([*texts[::-1], "new"]))
+    assert sorted(embedding.texts) == sorted([*texts, "new"])
+    assert (usage.embedded, usage.reused, usage.seconds) == (11, 0, 0.75)
+
+
+def test_a_text_that_was_replaced_at_the_end_is_not_in_the_rows(make, embedding, stop, monkeypatch):
+    monkeypatch.setattr(module, "EMBED_SLICE", 2)
+    usage = VectorUsage()
+    with make().of_repo(usage, stop) as repo:
+        for text in ("a", "made without a child"):
+            repo.add(text)
+        wait_until(lambda: len(embedding.texts) == 2)
+        np.testing.assert_array_equal(repo.get(["a", "made with it"]).values, expected(["a", "made with it"]))
+    assert (usage.embedded, usage.reused) == (3, 0)
+
+
+def test_an_embedding_that_fails_is_told_to_who_adds_more(make, embedding, stop, monkeypatch):
+    monkeypatch.setattr(module, "EMBED_SLICE", 1)
+    embedding.fails = 1
+    with make().of_repo(VectorUsage(), stop) as repo:
+        repo.add("a")
+        wait_until(repo._ahead.done)
+        with pytest.raises(EmbeddingError, match="out of memory"):
+            repo.add("b")
+        with pytest.raises(EmbeddingError, match="out of memory"):
+            repo.get(["a", "b"])
+
+
+def test_what_is_not_begun_is_dropped_at_the_end_and_the_thread_ends(make, embedding, stop, monkeypatch):
+    monkeypatch.setattr(module, "EMBED_SLICE", 1)
+    embedding.go.clear()
+    with make().of_repo(VectorUsage(), stop) as repo:
+        for text in ("a", "b", "c"):
+            repo.add(text)
+        assert embedding.begun.wait(30)
+    embedding.go.set()
+    wait_until(repo._ahead.done)
+    assert embedding.texts == ["a"]
+
+
+def test_a_stop_ends_the_thread_that_embeds_ahead(make, embedding, stop, monkeypatch):
+    monkeypatch.setattr(module, "EMBED_SLICE", 1)
+    embedding.go.clear()
+    with make().of_repo(VectorUsage(), stop) as repo:
+        repo.add("a")
+        assert embedding.begun.wait(30)
+        stop.request("enough")
+        wait_until(repo._ahead.done)
+        with pytest.raises(Stopped, match="enough"):
+            repo.get(["a"])

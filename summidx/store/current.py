@@ -1,10 +1,9 @@
 """CURRENT: the small JSON file that names the published generation of an index. It is the manifest, the only truth.
 
 It is replaced as a whole: written beside, synced, renamed over the old one, and the folder synced, so that after a
-power cut there is the old one or the new one.
+power cut there is the old one or the new one. It is sealed (`sealed`): a bit that flipped in it is damage.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from summidx.errors import StoreError
 from summidx.records import Counts, Level, Manifest, Origin, Status
 from summidx.store.names import without_surrogates
+from summidx.store.sealed import seal, unseal
 
 CURRENT = "CURRENT"
 UNFINISHED_PREFIX = ".CURRENT."
@@ -71,13 +71,14 @@ def render_manifest(manifest: Manifest) -> bytes:
     Raises:
         ValueError: it would not be read back.
     """
-    data = json.dumps(_clean(asdict(manifest)), indent=1).encode() + b"\n"
+    values = {key: _clean(value) for key, value in asdict(manifest).items()}
+    data = seal(values)
     parse_manifest(data)
     return data
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Read a manifest, strictly: no unknown field, ids that are safe in a path, counts that are counts.
+    """Read a manifest, strictly: its seal, no unknown field, ids that are safe in a path, counts that are counts.
 
     A field that has a default may be missing: it was not kept yet when the index was built.
 
@@ -85,8 +86,8 @@ def parse_manifest(data: bytes) -> Manifest:
         ValueError: one line that says what is wrong.
     """
     try:
-        value = pydantic_core.from_json(data)
-        manifest = _MANIFEST.validate_json(data, strict=True)
+        value = unseal(data)
+        manifest = _MANIFEST.validate_json(pydantic_core.to_json(value), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None

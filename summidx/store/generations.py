@@ -2,6 +2,7 @@
 
     INDEX_ROOT/NAME/CURRENT                              the manifest (`current`)
                    /generations/GENERATION.PUBLISH_ID/   documents.lance, skips.json, files.json: never changed
+                   /generations/GENERATION.PUBLISH_ID/DAMAGED   only where a whole reading found damage (`inventory`)
                    /staging/ID/  and  /staging/ID.lock   being written; the lock is held while its writer lives
                    /publish.lock                         held for the moment of a publish or a sweep
 
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING
 from summidx.errors import StoreError, UnknownIndex, UsageError
 from summidx.records import Manifest, Skip, SkipReason, Status, count_where
 from summidx.store.current import CURRENT, read_current, sync_folder, write_current
+from summidx.store.inventory import find_wrong_sizes, read_inventory, read_mark
 from summidx.store.names import escape_name, unescape_name, without_surrogates
-from summidx.store.staging import FILES, SKIPS, Staging, begin_staging, lock_index, sweep_staging, sync_filesystem
+from summidx.store.staging import SKIPS, Staging, begin_staging, lock_index, sweep_staging, sync_filesystem
 
 if TYPE_CHECKING:
     from summidx.store.tables import IndexTable
@@ -132,7 +134,7 @@ class IndexRoot:
         """Find out whether the published index is up to date: truly there, whole, and of this build key.
 
         The table is opened, its rows are counted, and each file of the generation must have its size. The rows are
-        not read: an index is verified in milliseconds.
+        not read: an index is verified in milliseconds. What a whole reading found (`verification`) counts.
         """
         try:
             manifest = self.read_manifest(name)
@@ -148,6 +150,28 @@ class IndexRoot:
         changed = ["content or settings changed"] if manifest.build_key != build_key else []
         why = "; ".join([*changed, *faults])
         return Verified(None if why else manifest, why or "up to date", manifest, tuple(faults))
+
+    def find_damage(self, name: str) -> str:
+        """What is wrong with the published index, as far as `verify` sees it; "" where nothing is, or it is gone."""
+        try:
+            manifest = self.read_manifest(name)
+        except StoreError as error:
+            return str(error)
+        if manifest is None:
+            return ""
+        damage = _find_damage(self.generation_folder(name, manifest), count_where(manifest.counts))
+        latest = self.find_manifest(name)
+        has_moved = latest is None or latest.publish_id != manifest.publish_id  # it was swept while it was looked at
+        return "" if damage and has_moved else damage
+
+    def size_bytes(self, name: str) -> int:
+        """Bytes of the published index's files, as they were written; 0 where there is none, or it is damaged."""
+        try:
+            manifest = self.read_manifest(name)
+            files = read_inventory(self.generation_folder(name, manifest)) if manifest else {}
+        except (OSError, ValueError, StoreError):
+            return 0
+        return sum(record.size_bytes for record in files.values())
 
     def open(self, name: str) -> PublishedIndex:
         """Open the published index for reading.
@@ -305,15 +329,12 @@ def _find_damage(folder: Path, rows: int | None) -> str:
     from summidx.store.tables import IndexTable
 
     try:
-        sizes = json.loads((folder / FILES).read_text(encoding="utf-8"))
-        for name, size in sizes.items():
-            actual = (folder / name).stat().st_size
-            if actual != size:
-                return f"{name} has {actual} bytes instead of {size}"
+        if fault := read_mark(folder) or next(find_wrong_sizes(folder), ""):
+            return fault
         found = IndexTable(folder).count()
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"
-    except (OSError, ValueError, AttributeError, StoreError) as error:
+    except (OSError, ValueError, StoreError) as error:
         return str(error)
     return "" if found == rows else f"the table has {found} rows instead of {rows}"
 

@@ -17,14 +17,13 @@ from filelock import FileLock, Timeout
 from summidx.errors import StoreError
 from summidx.records import Document, Skip, Vectors
 from summidx.store.current import UNFINISHED_PREFIX
+from summidx.store.inventory import write_inventory
 from summidx.store.names import without_surrogates
 
 LOCK_TIMEOUT_S = 60.0
 """The lock is held for milliseconds; who waits longer than this waits for a process that hangs."""
 
 SKIPS = "skips.json"
-FILES = "files.json"
-"""Sizes of all files of a generation: what was cut or deleted is seen without reading it."""
 
 
 class Staging:
@@ -54,8 +53,7 @@ class Staging:
         try:
             rows = [{key: without_surrogates(value) for key, value in asdict(skip).items()} for skip in skips]
             (self.folder / SKIPS).write_text(json.dumps(rows, indent=0), encoding="utf-8")
-            sizes = {str(path.relative_to(self.folder)): path.stat().st_size for path in _iterate_files(self.folder)}
-            (self.folder / FILES).write_text(json.dumps(sizes, indent=0, sort_keys=True), encoding="utf-8")
+            write_inventory(self.folder)
         except OSError as error:
             raise StoreError(f"the index of {self.name!r} cannot be written to {self.folder}: {error}") from error
         self.rows = len(documents)
@@ -150,7 +148,3 @@ def sync_filesystem(folder: Path) -> None:
             raise OSError(code, os.strerror(code), str(folder))
     finally:
         os.close(descriptor)
-
-
-def _iterate_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())

@@ -127,6 +127,21 @@ class IndexTable:
         except (RuntimeError, OSError, ValueError) as error:
             raise self._damaged(error) from error
 
+    def read_whole(self) -> None:
+        """Read every row of both tables, vectors included, and ask the index of words once."""
+        try:
+            for table in (self._table, self._words):
+                table.to_arrow().validate(full=True)
+            rows = self._table.search().select(["vector"]).limit(max(1, self.count())).to_arrow()
+            values = rows.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            words = self._words.search().limit(1).to_arrow().to_pylist()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        if not np.isfinite(values).all():
+            raise StoreError(f"the index in {self.folder} is damaged (a vector holds no numbers): build it again")
+        if not all(self.bm25([(row["word"], 1.0)], 1) for row in words):
+            raise StoreError(f"the index in {self.folder} is damaged (it does not find its words): build it again")
+
     def documents(self, levels: Iterable[Level] | None = None) -> list[Document]:
         """All documents, or those of some levels, in the order in which they were written."""
         query = self._table.search().select(["row", *_DOCUMENT_COLUMNS]).limit(max(1, self.count()))

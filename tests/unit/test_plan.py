@@ -75,7 +75,8 @@ def whys(refs, settings):
 def edit_current(settings, name, /, **fields):
     path = IndexRoot(settings.index_root).index_folder(name) / "CURRENT"
     current = json.loads(path.read_text())
-    kept = {field: value for field, value in (current | fields).items() if value is not ...}
+    unsealed = {"digest": ...}  # as it was written before CURRENT had a digest of its own
+    kept = {field: value for field, value in (current | fields | unsealed).items() if value is not ...}
     path.write_text(json.dumps(kept))
     return current
 

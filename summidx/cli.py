@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import summidx
 from summidx.commands import cache as cache_command
+from summidx.commands.doctor import examine
 from summidx.commands.plan import plan_build
 from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
 from summidx.records import Document, Level, Manifest, Status, count_where
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.add_typer(cache_command.app, name="cache")
 
 app.command("plan", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(plan_build)
+app.command("doctor", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(examine)
 
 IndexRootOption = Annotated[
     str | None,

@@ -335,6 +335,19 @@ class Settings(BaseSettings):
         description="`summaries` fills the cache and publishes nothing.",
         json_schema_extra=unkeyed("how far to go; nothing is published by `summaries`"),
     )
+    keep_days: int = Field(
+        30,
+        ge=1,
+        description="What runs leave behind (plans, logs, results, damaged caches set aside) is deleted by a later run "
+        "when it is older than this, in days.",
+        json_schema_extra=unkeyed("housekeeping only"),
+    )
+    min_free_mb: int = Field(
+        100,
+        ge=0,
+        description="A run that has something to build is not begun with less free space than this, in MiB.",
+        json_schema_extra=unkeyed("whether to build, not what"),
+    )
     log_dir: str = Field(
         "logs/summary_index", description="Folder of the logs.", json_schema_extra=unkeyed("logs only")
     )

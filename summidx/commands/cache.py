@@ -88,6 +88,16 @@ def prune(
         typer.echo(describe_pruned(pruned, dry_run=dry_run))
 
 
+@app.command()
+def repair(context: typer.Context, cache_url: CacheURLOption = None, index_root: IndexRootOption = None) -> None:
+    """Set a damaged SQLite file aside, and carry all that can still be read over into a new one."""
+    from summidx.cache.integrity import repair_cache
+
+    above = context.obj or {}
+    url = _resolve_url(cache_url or above.get("cache_url"), index_root or above.get("index_root"))
+    typer.echo("it was repaired" if repair_cache(url) else "it is whole: nothing was done")
+
+
 def print_report(console: "Console", report: "CacheReport") -> None:
     """The cache in a few tables: entries by model and age, lookups by day, claims."""
     from rich.table import Table

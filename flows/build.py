@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
@@ -52,9 +53,10 @@ from summidx.errors import NotAttempted, Outage, Stopped, StoreError, SummidxErr
 from summidx.journal import Journal
 from summidx.plan import Plan, PlannedRepo, check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
 from summidx.prediction import PredictionCheck, check_prediction, load_prediction, write_check
-from summidx.records import Level, Outcome, TestsPolicy, Usage
+from summidx.records import BuildReport, Level, Outcome, TestsPolicy, Usage
 from summidx.request import BuildRequest
 from summidx.settings import CachePolicy, Provider, Settings, Stage
+from summidx.store.generations import IndexRoot
 
 INTERRUPTED = "the run was interrupted"
 TELL_STOP_S, COLLECT_S = 1.0, 2.0
@@ -204,22 +206,23 @@ def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner,
                 generation=pin.generation,
             )
             futures[future] = left[future] = planned
-        states = {}
-        for future, state in runner.drain(futures):
-            result = _result_of(left.pop(future), state)
+        states: dict[UUID, State[Any]] = {}
+        for each in runner.drain(futures):
+            planned = left.pop(each.future)
+            result = _result_of(planned, each.state, settings, each.lost_tries)
             results.append(result)
-            journal.add(journal_entry(futures[future], result))
-            states[future.task_run_id] = state
-            if reason := _reason_to_stop(state):
+            journal.add(journal_entry(planned, result))
+            states |= each.task_runs
+            if reason := _reason_to_stop(each.state):
                 runner.stop_all(reason)
-            if not futures[future].up_to_date:
+            if not planned.up_to_date:
                 ended += 1
                 tell_result(result, ended, len(plan.to_build))
         settle(states)
     except BaseException:
         stop_run(run_id, INTERRUPTED)
         with suppress(Exception):  # it is told what ended the run, not what was lost of its accounting
-            _account_for_stopped(left, runner, journal)
+            _account_for_stopped(left, runner, journal, settings)
         raise
     finally:
         close_run(run_id)
@@ -227,7 +230,7 @@ def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner,
 
 
 def _account_for_stopped(
-    left: Mapping[PrefectFuture[Any], PlannedRepo], runner: IndexTaskRunner, journal: Journal
+    left: Mapping[PrefectFuture[Any], PlannedRepo], runner: IndexTaskRunner, journal: Journal, settings: Settings
 ) -> None:
     """Write the lines of the repositories that had not ended when the run was interrupted, with what they cost."""
     to_build = {future: planned for future, planned in left.items() if not planned.up_to_date}
@@ -236,7 +239,7 @@ def _account_for_stopped(
     runner.stop_all(INTERRUPTED, within_s=TELL_STOP_S)
     for future, state in runner.collect(list(to_build), COLLECT_S):
         planned = to_build.pop(future)
-        result = _result_of(planned, state)
+        result = _result_of(planned, state, settings)
         if result.ending == "failed" and isinstance(state.result(raise_on_failure=False), Stopped):
             result = replace(result, ending="stopped")
         journal.add(journal_entry(planned, result))
@@ -275,17 +278,30 @@ def _reason_to_stop(state: State[Any]) -> str:
     return ""
 
 
-def _result_of(planned: PlannedRepo, state: State[Any]) -> RepoResult:
+def _result_of(planned: PlannedRepo, state: State[Any], settings: Settings, lost_tries: int = 0) -> RepoResult:
     name, why = planned.pin.name, planned.why
-    if not state.is_completed():
-        error = state.result(raise_on_failure=False)
-        ours = isinstance(error, SummidxError) or state.is_crashed()  # then the error only wraps its message
-        reason = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
-        ending: Ending = "crashed" if state.is_crashed() else "failed"
-        if isinstance(error, NotAttempted):
-            ending = "not_attempted"
-        return RepoResult(name, ending, why, reason=reason, cost=find_cost(error))
-    report = REPORT.validate_python(state.result())
-    if planned.up_to_date:  # a cached report is of the run that built it: this one cost nothing
+    report = REPORT.validate_python(state.result()) if state.is_completed() else None
+    if planned.up_to_date and report is not None:  # a cached report is of the run that built it: this one cost nothing
         report = replace(report, outcome=Outcome.UP_TO_DATE, usage=Usage(durations_s={}))
-    return RepoResult(name, ending_of(report.outcome), why, report)
+    elif state.is_crashed() or (report is not None and report.outcome is Outcome.UP_TO_DATE):
+        published = _find_published(planned, settings)
+        report, lost_tries = (published, 0) if published else (report, lost_tries)
+    if report is not None:
+        return RepoResult(name, ending_of(report.outcome), why, report, lost_tries=lost_tries)
+    error = state.result(raise_on_failure=False)
+    ours = isinstance(error, SummidxError) or state.is_crashed()  # then the error only wraps its message
+    reason = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
+    ending: Ending = "crashed" if state.is_crashed() else "failed"
+    if isinstance(error, NotAttempted):
+        ending = "not_attempted"
+    return RepoResult(name, ending, why, reason=reason, cost=find_cost(error), lost_tries=lost_tries)
+
+
+def _find_published(planned: PlannedRepo, settings: Settings) -> BuildReport | None:
+    """What this run published of a repository before the try that did so was lost: CURRENT is the only truth."""
+    from summidx.pipeline import report_up_to_date
+
+    manifest = IndexRoot(settings.index_root).find_manifest(planned.pin.name)
+    if manifest is None or manifest.generation != planned.pin.generation:
+        return None
+    return replace(report_up_to_date(manifest), outcome=Outcome.BUILT, usage=manifest.usage)

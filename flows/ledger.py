@@ -52,6 +52,22 @@ def force_state(client: SyncPrefectClient, task_run_id: UUID, state: State[Any])
             raise
 
 
+def record_loss(task_run_id: UUID, reason: str) -> State[Any] | None:
+    """Set a task run that Dask lost to Crashed, unless it had come to its end: the state that it is in by then.
+
+    None where there is no record of it: it was never begun, or that is not written yet (`settle` looks again).
+    """
+    with get_client(sync_client=True) as client:
+        known = next(_read_runs(client, [task_run_id]), None)
+        if known is None:
+            return None
+        if known.state is not None and known.state.is_final():
+            return known.state
+        crashed: State[Any] = Crashed(message=reason)
+        force_state(client, task_run_id, crashed)
+        return crashed
+
+
 def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect's names
     """Hook for a flow run that crashed, raised or was cancelled: its task runs that still say Running ended with it."""
     unfinished = [StateType(each) for each in StateType if each not in TERMINAL_STATES]

@@ -38,6 +38,8 @@ class RepoResult:
     reason: str = ""
     cost: BuildCost | None = None
     """What it had cost where it failed; None where that is not known: its worker was killed."""
+    lost_tries: int = 0
+    """Tries whose worker was killed; what they cost is in no figure."""
 
     @property
     def usage(self) -> Usage | None:
@@ -70,6 +72,8 @@ class RepoResult:
             status: count_where(self.report.counts, status=status) for status in (Status.DEGRADED, Status.FAILED)
         }
         parts.extend(f"{n} {status}" for status, n in unusual.items() if n)
+        if self.lost_tries:
+            parts.append("in its second try")
         return f"{self.name}: {self.ending.replace('_', ' ')}, {', '.join(parts)}"
 
 
@@ -93,6 +97,8 @@ class RunReport:
     """The run was told to stop before they were begun (no call to the LLM could succeed), or its time was over."""
     totals: Totals
     """What the run cost, repositories that failed included."""
+    lost_tries: int = 0
+    """Tries whose worker was killed: what they cost is not known, and not in the totals."""
     prediction: PredictionCheck | None = None
     """How far off the last `summidx plan` was; None where it was not of this run's repositories."""
     repositories: tuple[RepoResult, ...] = field(default=())
@@ -168,6 +174,7 @@ def build_report(
         failed=sum(each.failed for each in results),
         not_attempted=endings["not_attempted"],
         totals=build_totals(each.usage for each in results if each.usage is not None),
+        lost_tries=sum(each.lost_tries for each in results),
         prediction=prediction,
         repositories=tuple(sorted(results, key=lambda each: each.name)),
     )
@@ -199,6 +206,7 @@ def journal_entry(planned: PlannedRepo, result: RepoResult) -> RepoEntry:
         build_key=planned.pin.build_key,
         counts=known.counts if known else {},
         usage=result.usage,
+        lost_tries=result.lost_tries,
     )
 
 

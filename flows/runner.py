@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self
+from uuid import UUID
 
-from distributed import KilledWorker, as_completed
+from distributed import as_completed
 from prefect import Task
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import RunInput, State
 from prefect.futures import PrefectFuture
 from prefect.states import Crashed
@@ -17,9 +17,11 @@ from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
-from flows.ledger import force_state
-from flows.progress import make_notes
+from flows.ledger import record_loss
+from flows.progress import make_notes, tell_warning
 from flows.shares import Shares
+from flows.submission import submit_to_cluster
+from flows.suspects import CONDEMNED, SUSPECT, Ended, state_of_lost, was_killed
 from flows.worker_warnings import WarningReceiver, topic_of
 from summidx.errors import UsageError
 
@@ -41,6 +43,9 @@ class IndexTaskRunner(DaskTaskRunner):
         self._lane: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=LANE_THREADS)
         self._run: Run | None = None
         self._up_to_date: frozenset[str] = frozenset()
+        self._submitted: dict[PrefectFuture[Any], tuple[Task[Any, Any], dict[str, Any]]] = {}
+        self._again: dict[PrefectFuture[Any], PrefectDaskFuture[Any]] = {}
+        """Of each repository that is run again, the second try."""
         self._plugin: RunPlugin | None = None
         self._stop_plugin: StopPlugin | None = None
         self._shares: Shares | None = None
@@ -67,44 +72,43 @@ class IndexTaskRunner(DaskTaskRunner):
         if wait_for:
             raise ValueError("repositories do not wait for each other")
         self._prepare_workers()
-        future: PrefectFuture[Any] = super().submit(task, parameters, None, dependencies)
+        future = submit_to_cluster(self.client, task, parameters, dependencies)
+        self._submitted[future] = (task, parameters)
         return future
 
-    def drain(self, futures: Iterable[PrefectFuture[Any]]) -> Iterator[tuple[PrefectFuture[Any], State[Any]]]:
-        """Yield each future with its final state, as they end.
-
-        A future whose worker died never reaches a final state by itself: its task run is set to Crashed here.
-        """
-        on_cluster = {future.wrapped_future.key: future for future in futures if isinstance(future, PrefectDaskFuture)}
+    def drain(self, futures: Iterable[PrefectFuture[Any]]) -> Iterator[Ended]:
+        """Yield how each repository ended, as they end; last those that have to be run again (flows/suspects.py)."""
+        on_cluster: dict[object, PrefectDaskFuture[Any]] = {}
         for future in futures:
-            if not isinstance(future, PrefectDaskFuture):
+            if isinstance(future, PrefectDaskFuture):
+                on_cluster[future.wrapped_future.key] = future
+            else:
                 future.wait()
-                yield future, future.state
-        if not on_cluster:
-            return
-        wrapped = [future.wrapped_future for future in on_cluster.values()]
-        ended = as_completed(wrapped, loop=self.client.loop)  # type: ignore[no-untyped-call]
-        for dask_future in ended:
-            future = on_cluster.pop(dask_future.key)
-            future.wait()  # swallows what Dask raises, a killed worker included
-            state = future.state
-            if not state.is_final():
-                state = self._set_crashed(future, dask_future)
-            dask_future.release()  # else what this worker finished runs again when the worker dies
-            yield future, state
+                yield Ended(future, future.state, {future.task_run_id: future.state})
+        suspects: list[PrefectDaskFuture[Any]] = []
+        for future in self._iterate_ended(on_cluster):
+            state = self._state_of(future)
+            if state is None:
+                record_loss(future.task_run_id, SUSPECT)
+                tell_warning(f"{self._submitted[future][1]['name']}: {SUSPECT}")
+                suspects.append(future)
+            else:
+                yield Ended(future, state, {future.task_run_id: state})
+        for future in suspects:
+            yield self._run_again(future)
 
     def collect(
         self, futures: Sequence[PrefectFuture[Any]], within_s: float
     ) -> Iterator[tuple[PrefectFuture[Any], State[Any]]]:
         """Yield those futures that come to a final state within so long, with that state."""
         deadline = time.monotonic() + within_s
-        left: list[Any] = list(futures)
+        left: dict[PrefectFuture[Any], Any] = {future: self._again.get(future, future) for future in futures}
         while left:
-            for future in [each for each in left if each.wrapped_future.done()]:
-                left.remove(future)
-                if getattr(future.wrapped_future, "status", "finished") == "finished":  # else it was lost
-                    future.wait(max(0.1, deadline - time.monotonic()))
-                    if (state := future.state).is_final():
+            for future, last in [each for each in left.items() if each[1].wrapped_future.done()]:
+                del left[future]
+                if getattr(last.wrapped_future, "status", "finished") == "finished":  # else it was lost
+                    last.wait(max(0.1, deadline - time.monotonic()))
+                    if (state := last.state).is_final():
                         yield future, state
             if time.monotonic() > deadline:
                 return
@@ -190,13 +194,51 @@ class IndexTaskRunner(DaskTaskRunner):
             raise RuntimeError("prepare() comes before the first submit()")
         return self._run
 
-    def _set_crashed(self, future: PrefectFuture[Any], dask_future: Any) -> State[Any]:  # noqa: ANN401 - no types
-        error = dask_future.exception() if dask_future.status == "error" else None
-        if isinstance(error, KilledWorker):  # its own text is for developers of Dask
-            reason = "the worker process that had it was killed (a fault in native code, or out of memory)"
-        else:
-            reason = f"it was lost by Dask ({dask_future.status}{f': {error}' if error else ''})"
-        crashed: State[Any] = Crashed(message=reason)
-        with get_client(sync_client=True) as client:
-            force_state(client, future.task_run_id, crashed)
-        return crashed
+    def _iterate_ended(self, futures: Mapping[object, PrefectDaskFuture[Any]]) -> Iterator[PrefectDaskFuture[Any]]:
+        """The futures, by key, as they end on the cluster, in whatever way."""
+        if not futures:
+            return
+        wrapped = [future.wrapped_future for future in futures.values()]
+        ended = as_completed(wrapped, loop=self.client.loop)  # type: ignore[no-untyped-call]
+        for dask_future in ended:
+            yield futures[dask_future.key]
+
+    def _state_of(self, future: PrefectDaskFuture[Any]) -> State[Any] | None:
+        """The final state of one that has ended; None where its worker was killed. Dask may forget it from here on."""
+        future.wait()  # swallows what Dask raises, a killed worker included
+        dask_future: Any = future.wrapped_future
+        try:
+            if dask_future.status == "finished" and future.state.is_final():
+                return future.state
+            if was_killed(dask_future):
+                return None
+            return state_of_lost(future, dask_future, self._scheduler)
+        finally:
+            dask_future.release()  # else what this worker finished runs again when the worker dies
+
+    def _run_again(self, suspect: PrefectDaskFuture[Any]) -> Ended:
+        """Run what a killed worker had in flight, with nothing beside it, to its end."""
+        lost: dict[UUID, State[Any]] = {suspect.task_run_id: Crashed(message=SUSPECT)}
+        if self._is_cut_off:
+            reason = f"the worker process that had it was killed, and {self._scheduler} was lost before it ran again"
+            return Ended(suspect, Crashed(message=reason), lost, lost_tries=1)
+        again = submit_to_cluster(self.client, *self._submitted[suspect])
+        self._again[suspect] = again
+        for _ in self._iterate_ended({again.wrapped_future.key: again}):
+            pass
+        state, lost_tries = self._state_of(again), 1
+        if state is None:
+            state, lost_tries = Crashed(message=CONDEMNED), 2
+            record_loss(again.task_run_id, CONDEMNED)
+        return Ended(suspect, state, {**lost, again.task_run_id: state}, lost_tries)
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """True once the connection to the scheduler was lost; what had been submitted is lost with it."""
+        return self._client is not None and self._client.status != "running"
+
+    @property
+    def _scheduler(self) -> str:
+        """What the scheduler is called in a message."""
+        address = self._prepared.settings().cluster.scheduler_address
+        return f"the Dask scheduler {address}" if address else "the run's own Dask scheduler"

@@ -33,6 +33,9 @@ class Terminal:
         self.tell(f"{report.message()} in {report.seconds:.0f} s")
         for line in describe_totals(report.totals):
             self.tell(line)
+        if report.lost_tries:
+            tries = "1 try" if report.lost_tries == 1 else f"{report.lost_tries} tries"
+            self.tell(f"         without what {tries} cost whose worker process was killed: that is not known")
         if report.prediction is not None:
             self.tell(f"Plan:    {report.prediction.describe()}")
         for warning in report.warnings():

@@ -6,8 +6,8 @@ No source, no prompt and no secret is in them: names, counts, times, and the rea
 and their tools, and for `summidx plan`, which tells from them how long things take.
 
 Counted are the requests made for a repository. Not counted are those that ask whether the server is back while it
-answers nothing: completions of one token each, which no repository asked for. A repository that was under way in a
-worker that was killed, or that did not end in time after an interruption, has no figures.
+answers nothing: completions of one token each, which no repository asked for. A try that was under way in a worker
+that was killed (`lost_tries`) has no figures, nor has a repository that did not end in time after an interruption.
 """
 
 import json
@@ -42,6 +42,8 @@ class RepoEntry:
     build_key: str
     counts: Counts
     usage: Usage | None
+    lost_tries: int = 0
+    """Tries whose worker was killed; what they cost is in no figure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ def render_repository(entry: RepoEntry, context: RunContext) -> dict[str, Any]:
         "embedding_model": context.embedding_model,
         "documents": count_where(entry.counts),
         "counts": entry.counts,
+        "lost_tries": entry.lost_tries,
         **_render_usages([usage]),
         "seconds": round(sum(usage.durations_s.values()), 3),
         "seconds_by_step": usage.durations_s,
@@ -118,6 +121,7 @@ def render_run(entries: Iterable[RepoEntry], context: RunContext, seconds: float
         **asdict(context),
         "repositories": dict(sorted(Counter(entry.ending for entry in all_entries).items())),
         "documents": sum(count_where(entry.counts) for entry in all_entries if entry.usage is not None),
+        "lost_tries": sum(entry.lost_tries for entry in all_entries),
         **_render_usages(usages),
         "seconds": round(seconds, 3),
         "seconds_by_step": {step: round(total, 3) for step, total in sorted(steps.items())},

@@ -139,6 +139,9 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
             faults=report.faults,
         )
         published = root.publish(staging, manifest, expected_publish_id=expected_publish_id, check=stop.check)
+    if not published:  # maybe by another try of this very build, whose worker was taken for lost
+        current = root.find_manifest(pinned.name)
+        published = current is not None and current.generation == pinned.generation
     return replace(
         report,
         outcome=Outcome.BUILT if published else Outcome.SUPERSEDED,

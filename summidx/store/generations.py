@@ -233,8 +233,10 @@ class IndexRoot:
         """Make a staged generation the current one, or discard it if another run was first.
 
         It is discarded when CURRENT is no longer the one expected and is now that of another commit (of another tree,
-        for a plain folder): a run that was overtaken must not put its older index over a newer one. An index of the
-        same content may be replaced: the last one wins, unless it has more failed documents.
+        for a plain folder): a run that was overtaken must not put its older index over a newer one. It is discarded too
+        when CURRENT is by now what it would be itself, by another run or by another try of this one (a worker that was
+        taken for lost and goes on), unless that is damaged or has more failed documents. An index of the same content
+        under other settings is replaced: there the last one wins.
 
         Args:
             staging: what was written; it is used up.
@@ -262,7 +264,7 @@ class IndexRoot:
             sync_filesystem(staging.folder)
             with lock_index(index):
                 current = self.find_manifest(staging.name)
-                if current is not None and _is_overtaken(manifest, current, expected_publish_id):
+                if current is not None and self._is_overtaken(manifest, current, expected_publish_id):
                     return False
                 check()
                 staging.move_to(target)
@@ -277,6 +279,16 @@ class IndexRoot:
         for folder in retired:
             shutil.rmtree(folder, ignore_errors=True)
         return True
+
+    def _is_overtaken(self, ours: Manifest, current: Manifest, expected_publish_id: str | None) -> bool:
+        if current.publish_id == expected_publish_id:
+            return False
+        if (current.commit, current.tree) != (ours.commit, ours.tree):
+            return True
+        failed, failed_there = (count_where(each.counts, status=Status.FAILED) for each in (ours, current))
+        if current.build_key != ours.build_key or failed < failed_there:
+            return False
+        return not _find_damage(self.generation_folder(ours.name, current), count_where(current.counts))
 
     def index_folder(self, name: str) -> Path:
         """Folder of an index: INDEX_ROOT/NAME, the name escaped."""
@@ -303,15 +315,6 @@ def hide_from_git(folder: Path) -> None:
     marker = folder / ".gitignore"
     if not marker.exists():
         marker.write_text("# Made by summidx.\n*\n", encoding="utf-8")
-
-
-def _is_overtaken(ours: Manifest, current: Manifest, expected_publish_id: str | None) -> bool:
-    if current.publish_id == expected_publish_id:
-        return False
-    if (current.commit, current.tree) != (ours.commit, ours.tree):
-        return True
-    failed, failed_there = (count_where(each.counts, status=Status.FAILED) for each in (ours, current))
-    return current.build_key == ours.build_key and failed > failed_there
 
 
 def _sweep(index: Path, kept: set[Path | None]) -> list[Path]:

@@ -100,15 +100,18 @@ class Build:
 
 
 class HoldingLLM(ThreadingHTTPServer):
-    """An OpenAI-compatible server that answers at once, except calls that contain the word HOLDME: those it holds."""
+    """An OpenAI-compatible server that answers at once, except calls that contain HOLDME or POISON: those it holds."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _LLMHandler)
         self.held: queue.Queue[int] = queue.Queue()
-        """The client's port, for each call that is held."""
+        """The client's port, for each call that is held for the word HOLDME."""
         self.release = threading.Event()
+        self.poisoned: queue.Queue[int] = queue.Queue()
+        """The same for POISON: a test may end the worker process that has read it."""
+        self.release_poison = threading.Event()
         self.keys: set[str | None] = set()
         """The Authorization headers of all calls."""
 
@@ -131,9 +134,13 @@ class _LLMHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.server.keys.add(self.headers["Authorization"])
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if b"HOLDME" in body:
-            self.server.held.put(self.client_address[1])
-            self.server.release.wait(120)
+        for word, held, release in (
+            (b"HOLDME", self.server.held, self.server.release),
+            (b"POISON", self.server.poisoned, self.server.release_poison),
+        ):
+            if word in body:
+                held.put(self.client_address[1])
+                release.wait(120)
         message = {"role": "assistant", "content": "It adds numbers up for a report.\n\nKeywords: sum, report"}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
@@ -173,8 +180,15 @@ class Api:
 
     def task_states(self, run_id: str) -> dict[str, str]:
         """Name of each task run of a flow run, and the name of its state."""
-        runs = self.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
-        return {run["name"]: run["state_name"] for run in runs}
+        return {name: states[-1] for name, states in self.tries(run_id).items()}
+
+    def tries(self, run_id: str) -> dict[str, list[str]]:
+        """Name of each repository of a flow run, and the names of the states of its task runs, in order."""
+        asked = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        states: dict[str, list[str]] = {}
+        for run in self.post("/task_runs/filter", asked):
+            states.setdefault(run["name"], []).append(run["state_name"])
+        return states
 
 
 @pytest.fixture(scope="session")
@@ -257,6 +271,7 @@ def llm() -> Iterator[HoldingLLM]:
         thread.start()
         yield server
         server.release.set()
+        server.release_poison.set()
         server.shutdown()
         thread.join()
 

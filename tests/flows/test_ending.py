@@ -83,31 +83,51 @@ def test_a_signal_ends_the_run_and_all_of_its_processes(
         assert build.report("--repo", tmp_path / "held", *llm.options)["built"] == 1
 
 
-def test_a_killed_worker_costs_what_it_had_and_the_run_ends(build, api, llm, hold, make_repo, module, tmp_path):
-    build.extra_env["SUMMIDX_CLUSTER__THREADS_PER_WORKER"] = "1"
-    others = []
-    for name in ("one", "two", "three"):
-        make_repo(tmp_path / name, {"a.py": module(name)})
-        others += ["--repo", tmp_path / name]
-    process, port = hold("--num-processes", 2, "--json", *others)
-    run = api.last_flow_run()
-
+def _kill_caller(port, run):
+    """End the worker process that made the call from this port, as the kernel does when memory is out."""
     worker = next(c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port and c.pid)
-    assert worker != process.pid
+    assert worker != run.pid
     os.kill(worker, signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+
+
+def test_a_repository_that_kills_its_workers_is_condemned_and_all_others_are_built(
+    build, api, llm, make_repo, module, tmp_path
+):
+    build.extra_env["SUMMIDX_CLUSTER__THREADS_PER_WORKER"] = "2"
+    make_repo(tmp_path / "poison", {"a.py": module("poison", 9) + "# POISON\n"})
+    for name in ("near", "far", "away"):
+        make_repo(tmp_path / name, {"a.py": module(name, 5) + "# HOLDME\n"})
+    for name in ("late", "last"):
+        make_repo(tmp_path / name, {"a.py": module(name)})
+    names = ("poison", "near", "far", "away", "late", "last")
+    repos = [arg for name in names for arg in ("--repo", tmp_path / name)]
+
+    with build.start(*repos, *llm.options, "--num-processes", 2, "--json") as process:
+        port = llm.poisoned.get(timeout=120)
+        for _ in range(3):
+            llm.held.get(timeout=120)  # all four are in flight, one of them beside it
+        run = api.last_flow_run()
+        _kill_caller(port, process)
+        llm.release.set()
+        port = llm.poisoned.get(timeout=120)
+        while list(api.task_states(run["id"]).values()).count("Running") > 1:
+            time.sleep(0.1)  # states are recorded a moment later; it runs alone
+        _kill_caller(port, process)
+        out, err = process.communicate(timeout=120)
 
     assert process.returncode == 1
-    assert "held: crashed: the worker process that had it was killed" in err
-    states = api.task_states(run["id"])
-    assert states["held"] == "Crashed"
-    assert set(states.values()) <= {"Crashed", "Completed", "Cached"}
-    assert "Completed" in states.values()
-    assert api.flow_run(run["id"])["state_name"] == "Failed"
+    assert "poison: crashed: the worker process that had it was killed, and again when it ran alone" in err
+    report = json.loads(out)
+    assert (report["built"], report["failed"], report["lost_tries"]) == (5, 1, 3)
+    assert [each["name"] for each in report["repositories"] if each["ending"] != "built"] == ["poison"]
+    tries = api.tries(run["id"])
+    assert tries.pop("poison") == ["Crashed", "Crashed"]
+    assert sorted(tries.values()) == [["Completed"]] * 4 + [["Crashed", "Completed"]]
+    assert api.flow_run(run["id"])["state"]["message"] == "1/6 repositories failed: poison"
 
-    llm.release.set()
-    again = build.report("--repo", tmp_path / "held", *others, *llm.options)
-    assert again["failed"] == 0
+    llm.release_poison.set()
+    again = build.report(*repos, *llm.options)
+    assert (again["built"], again["up_to_date"]) == (1, 5)
 
 
 def test_a_run_that_is_killed_takes_its_server_and_workers_along(build, hold):

@@ -183,13 +183,16 @@ class TestCompareAndSwap:
     def test_a_plain_folder_is_told_apart_by_its_tree(self, root, publish):
         publish(commit="", tree="theirs")
         assert not publish(commit="", tree="mine", publish_id="p2", expected=None)
-        assert publish(commit="", tree="theirs", publish_id="p3", expected=None)
+        assert publish(commit="", tree="theirs", build_key="other", publish_id="p3", expected=None)
 
-    def test_the_same_content_may_be_replaced_unless_more_of_it_failed(self, root, publish, document):
-        publish()
+    def test_what_is_there_already_stays_unless_more_of_it_failed(self, root, publish, document):
         failed = document("a.py", status=Status.FAILED, origin=None, summary="")
+        publish([failed, document("a.py::f")])
         assert not publish([failed, document("a.py::f")], publish_id="p2", expected=None)
         assert publish(publish_id="p3", expected=None)
+        assert not publish(publish_id="p4", expected=None)
+        assert root.read_manifest("repo").publish_id == "p3"
+        assert leftovers(root) == []
 
     def test_an_index_that_was_deleted_meanwhile_is_published(self, root, publish):
         assert publish(expected="gone")

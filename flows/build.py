@@ -29,7 +29,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdap
 
 from flows.cluster import check_gpus
 from flows.engines import Run, close_run, open_run, stop_run
-from flows.ledger import crash_unfinished, settle
+from flows.ledger import FLOW, crash_unfinished, settle
 from flows.logs import log_file
 from flows.prefect_server import prefect_api, served_flow, ui_page
 from flows.progress import (
@@ -47,6 +47,7 @@ from flows.progress import (
 )
 from flows.results import keep_results_private
 from flows.runner import IndexTaskRunner
+from flows.sweep import announced, sweep
 from flows.tasks import REPORT, summarize_and_embed_repo
 from summidx.accounting import find_cost
 from summidx.errors import NotAttempted, Outage, Stopped, StoreError, SummidxError, Unauthorised, UnknownModel
@@ -79,7 +80,7 @@ def run_name() -> str:
 
 
 @served_flow(
-    name="summary-index",
+    name=FLOW,
     flow_run_name=run_name,
     task_runner=IndexTaskRunner(),
     on_failure=[crash_unfinished],
@@ -152,7 +153,13 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         raise RuntimeError("summary_index runs as a flow on its own task runner: call it, do not call its function")
     run_id = str(context.flow_run.id)
     settings = request.settings()
-    with prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}") as log:
+    with (
+        prefect_api() as api_url,
+        log_file(settings.log_dir, f"run-{run_id[:8]}") as log,
+        announced(settings.log_dir, context.flow_run),
+    ):
+        if swept := sweep(settings.log_dir):
+            tell_warning(f"earlier runs had died without a word: {swept} of their states were set to Crashed")
         for warning in request.warnings(settings):
             tell_warning(warning)
         check_gpus(settings.cluster)

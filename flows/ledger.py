@@ -9,17 +9,17 @@ from uuid import UUID
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
+    FlowFilter,
     FlowRunFilter,
-    FlowRunFilterId,
     TaskRunFilter,
     TaskRunFilterId,
-    TaskRunFilterState,
-    TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType, TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Crashed
 
+FLOW = "summary-index"
+"""Name of our flow."""
 PAGE = 200
 """The API returns no more at once."""
 RECORDED_WITHIN_S = 10.0
@@ -70,20 +70,32 @@ def record_loss(task_run_id: UUID, reason: str) -> State[Any] | None:
 
 def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect's names
     """Hook for a flow run that crashed, raised or was cancelled: its task runs that still say Running ended with it."""
-    unfinished = [StateType(each) for each in StateType if each not in TERMINAL_STATES]
-    seen: set[UUID] = set()
     with get_client(sync_client=True) as client:
-        while True:
-            runs = client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])),
-                task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=unfinished))),
-                limit=PAGE,
-            )
-            for run in runs:
-                force_state(client, run.id, Crashed(message="its flow run ended before it did"))
-            if len(runs) < PAGE or {run.id for run in runs} <= seen:
-                return
-            seen |= {run.id for run in runs}
+        _crash(client, "its flow run ended before it did", flow_run_filter=FlowRunFilter(id={"any_": [flow_run.id]}))
+
+
+def crash_orphans(client: SyncPrefectClient) -> int:
+    """Set to Crashed the task runs of our flow that are unfinished though their flow run has ended; how many."""
+    ended = FlowRunFilter(state={"type": {"any_": sorted(TERMINAL_STATES)}})
+    return _crash(
+        client,
+        "its flow run had ended, and it had not said how it did; found by a later run",
+        flow_filter=FlowFilter(name={"any_": [FLOW]}),
+        flow_run_filter=ended,
+    )
+
+
+def _crash(client: SyncPrefectClient, reason: str, **filters: Any) -> int:  # noqa: ANN401 - those of `read_task_runs`
+    unfinished = TaskRunFilter(state={"type": {"any_": [each for each in StateType if each not in TERMINAL_STATES]}})
+    seen: set[UUID] = set()
+    while True:
+        runs = client.read_task_runs(task_run_filter=unfinished, limit=PAGE, **filters)
+        for run in runs:
+            force_state(client, run.id, Crashed(message=reason))
+        new = {run.id for run in runs} - seen
+        seen |= new
+        if len(runs) < PAGE or not new:
+            return len(seen)
 
 
 def _read_runs(client: SyncPrefectClient, ids: Collection[UUID]) -> Iterator[TaskRun]:

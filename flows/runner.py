@@ -19,11 +19,11 @@ from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
 from flows.ledger import record_loss
 from flows.progress import make_notes, tell_warning
+from flows.remote import scheduler_wanted
 from flows.shares import Shares
 from flows.submission import submit_to_cluster
 from flows.suspects import CONDEMNED, SUSPECT, Ended, state_of_lost, was_killed
 from flows.worker_warnings import WarningReceiver, topic_of
-from summidx.errors import UsageError
 
 LANE_THREADS = 4
 WORKER_TIMEOUT_S = 60.0
@@ -162,18 +162,8 @@ class IndexTaskRunner(DaskTaskRunner):
             return
         address = self._prepared.settings().cluster.scheduler_address
         if address:
-            try:
+            with scheduler_wanted(address, WORKER_TIMEOUT_S):
                 self.client.wait_for_workers(1, timeout=WORKER_TIMEOUT_S)
-            except TimeoutError:
-                raise UsageError(
-                    f"no worker at the Dask scheduler {address} within {WORKER_TIMEOUT_S:.0f} s, so nothing can be "
-                    "built: start workers, or leave --scheduler-address out"
-                ) from None
-            except OSError as error:
-                raise UsageError(
-                    f"the Dask scheduler {address} cannot be reached ({type(error).__name__}), so nothing can be "
-                    "built: start it, or leave --scheduler-address out"
-                ) from None
         workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
         run = self._prepared
         alone = workers == 1 and not address  # elsewhere, others may join

@@ -289,11 +289,11 @@ class FakeLLM:
         return web.Response(text=running + waiting)
 
 
-async def start(server: FakeLLM, port: int = 0) -> web.AppRunner:
-    """Serve on the loopback address; `server.base_url` is set then."""
+async def start(server: FakeLLM, port: int = 0, host: str = "127.0.0.1") -> web.AppRunner:
+    """Serve on an address; `server.base_url` is set then."""
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
+    site = web.TCPSite(runner, host, port)
     await site.start()
     host, bound = runner.addresses[0][:2]
     server.base_url = f"http://{host}:{bound}/v1"
@@ -301,12 +301,12 @@ async def start(server: FakeLLM, port: int = 0) -> web.AppRunner:
 
 
 @contextmanager
-def running(server: FakeLLM, port: int = 0) -> Iterator[FakeLLM]:
+def running(server: FakeLLM, port: int = 0, host: str = "127.0.0.1") -> Iterator[FakeLLM]:
     """Serve from a thread of its own, as long as the block runs."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="fake-llm", daemon=True)
     thread.start()
-    runner = asyncio.run_coroutine_threadsafe(start(server, port), loop).result(30)
+    runner = asyncio.run_coroutine_threadsafe(start(server, port, host), loop).result(30)
     try:
         yield server
     finally:

@@ -45,7 +45,7 @@ from flows.progress import (
     tell_result,
     tell_warning,
 )
-from flows.results import keep_results_private
+from flows.results import keep_results_private, results_folder
 from flows.runner import IndexTaskRunner
 from flows.sweep import announced, sweep
 from flows.tasks import REPORT, summarize_and_embed_repo
@@ -56,7 +56,9 @@ from summidx.plan import Plan, PlannedRepo, check_rebuild, load_plan, make_plan,
 from summidx.prediction import PredictionCheck, check_prediction, load_prediction, write_check
 from summidx.records import BuildReport, Level, Outcome, TestsPolicy, Usage
 from summidx.request import BuildRequest
+from summidx.retention import sweep_runs
 from summidx.settings import CachePolicy, Provider, Settings, Stage
+from summidx.space import check_space
 from summidx.store.generations import IndexRoot
 
 INTERRUPTED = "the run was interrupted"
@@ -189,7 +191,10 @@ def _plan_run(request: BuildRequest, settings: Settings, run_id: str) -> Plan:
     earlier = load_plan(settings.index_root, run_id)
     plan = make_retry_plan(earlier, settings) if earlier else make_plan(request.repos(settings), settings)
     check_rebuild(plan, settings)
+    for warning in check_space(plan, settings):
+        tell_warning(warning)
     write_plan(plan, settings.index_root, run_id)
+    sweep_runs(settings, results_folder())
     return plan
 
 

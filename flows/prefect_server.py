@@ -52,6 +52,13 @@ SERVER_SETTINGS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
 
+SERVER_DEFAULTS = {
+    # Its database stays bounded: flow runs go after 90 days (PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD), as
+    # events do after 7. Prefect removes only events unless it is told to.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+}
+"""Where the environment does not say otherwise."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -148,7 +155,7 @@ def _start(output: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    environment = SERVER_DEFAULTS | {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
     environment |= SERVER_SETTINGS | {"PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(port)}
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.prefect_server"],

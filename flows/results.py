@@ -17,7 +17,7 @@ def keep_results_private() -> None:
     Raises:
         UsageError: the folder cannot be made, or belongs to somebody else.
     """
-    path = Path(PREFECT_LOCAL_STORAGE_PATH.value())
+    path = results_folder()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
@@ -29,3 +29,8 @@ def keep_results_private() -> None:
             f"Prefect's folder of results {path} cannot be kept private ({error}): who writes there can run code here; "
             "set PREFECT_LOCAL_STORAGE_PATH to a folder of your own"
         ) from None
+
+
+def results_folder() -> Path:
+    """Where Prefect keeps them."""
+    return Path(PREFECT_LOCAL_STORAGE_PATH.value())

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import summidx
 from summidx.commands import cache as cache_command
+from summidx.commands.disk import prune, show_disk
 from summidx.commands.doctor import examine
 from summidx.commands.plan import plan_build
 from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
@@ -50,6 +51,8 @@ app.add_typer(cache_command.app, name="cache")
 
 app.command("plan", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(plan_build)
 app.command("doctor", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(examine)
+app.command("disk")(show_disk)
+app.command("prune")(prune)
 
 IndexRootOption = Annotated[
     str | None,

@@ -5,11 +5,9 @@ the run reuses it, since HEAD may have moved.
 """
 
 import json
-import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,6 @@ from summidx.summarizers.select import make_summarizer, probe_model
 
 PLANS = ".summidx/plans"
 """Where plans lie under the index root; no repository's folder starts with a dot."""
-PLAN_DAYS = 30
-"""Plans of runs that are older than this are deleted; a Retry of such a run plans anew."""
 REASONS_SHOWN = 5
 
 
@@ -190,7 +186,6 @@ def write_plan(plan: Plan, index_root: str, run_id: str) -> Path:
     IndexRoot(index_root).create()
     try:
         write_json(path, asdict(plan))
-        _sweep_plans(path.parent)
     except OSError as error:
         raise StoreError(f"the plan cannot be written under the index root {index_root}: {error}") from error
     return path
@@ -218,15 +213,6 @@ def load_plan(index_root: str, run_id: str) -> Plan | None:
 def _read_planned(data: dict[str, Any]) -> PlannedRepo:
     pin, only_changed = PinnedRepo(**data["pin"]), tuple(data.get("only_changed", ()))
     return PlannedRepo(**{**data, "pin": pin, "only_changed": only_changed})
-
-
-def _sweep_plans(folder: Path) -> None:
-    """Delete plans that nobody retries any more."""
-    oldest = time.time() - PLAN_DAYS * 86_400
-    for path in folder.glob("*.json"):
-        with suppress(OSError):  # another run sweeps, too
-            if path.stat().st_mtime < oldest:
-                path.unlink()
 
 
 def _plan_path(index_root: str, run_id: str) -> Path:

@@ -7,7 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -133,6 +133,34 @@ def sweep_staging(index: Path) -> None:
             continue
     for partial in index.glob(f"{UNFINISHED_PREFIX}*"):
         partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StagingFolder:
+    """A generation that is being written, or was when its writer died."""
+
+    path: Path
+    lives: bool
+    """Its writer does."""
+
+
+def list_staging(index: Path) -> list[StagingFolder]:
+    """What lies in the staging of an index."""
+    try:
+        folders = [entry for entry in (index / "staging").iterdir() if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [StagingFolder(folder, _writer_lives(folder.with_suffix(".lock"))) for folder in folders]
+
+
+def _writer_lives(lock_file: Path) -> bool:
+    if not lock_file.exists():
+        return False
+    try:
+        with _staging_lock(lock_file):
+            return False
+    except Timeout:
+        return True
 
 
 def sync_filesystem(folder: Path) -> None:

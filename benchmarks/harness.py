@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("summidx", "prefect", "distributed", "openai", "aiohttp", "lancedb", "torch", "sentence-transformers")
 SAMPLE_S = 0.1
+PROGRAM = ("flows/build.py",)
 FORGOTTEN = ("SUMMIDX_", "OPENAI_", "PREFECT_")
 """A developer's own settings, servers and keys: no benchmark may depend on them."""
 
@@ -175,19 +176,27 @@ class Watched:
 class Build:
     """`python flows/build.py` in its own session, with an environment of its own, watched while it runs."""
 
-    def __init__(self, folder: Path, options: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        options: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         """Start it.
 
         Args:
             folder: where Prefect's files and the logs go.
             options: of the command; `--json` and `--log-dir` are added.
             environment: further variables.
+            program: Python's arguments that start the command.
         """
         kept = {name: value for name, value in os.environ.items() if not name.startswith(FORGOTTEN)}
         folder.mkdir(parents=True, exist_ok=True)
         # Files, not pipes: nobody has to read them while the build runs.
         self._stdout, self._stderr = (folder / f"{uuid.uuid4().hex}.{name}" for name in ("out", "err"))
-        command = [sys.executable, "flows/build.py", *options, "--json", "--log-dir", str(folder / "logs")]
+        command = [sys.executable, *program, *options, "--json", "--log-dir", str(folder / "logs")]
         self.started_s = time.monotonic()
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -280,14 +289,19 @@ class Build:
 
 
 def run_build(
-    folder: Path, options: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout_s: float = 3600.0
+    folder: Path,
+    options: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = PROGRAM,
+    timeout_s: float = 3600.0,
 ) -> Watched:
     """Run `python flows/build.py` to its end.
 
     Raises:
         RuntimeError: it did not end with exit code 0.
     """
-    watched = Build(folder, options, environment=environment).wait(timeout_s)
+    watched = Build(folder, options, environment=environment, program=program).wait(timeout_s)
     if watched.exit_code != 0:
         raise RuntimeError(f"the build ended with {watched.exit_code}:\n{watched.stderr[-3000:]}")
     return watched

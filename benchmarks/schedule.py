@@ -2,7 +2,9 @@
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+SLOT = "slot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +13,8 @@ class Job:
 
     seconds: float
     needs: tuple[str, ...] = ()
+    kind: str = SLOT
+    """Which kind of slot it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +27,62 @@ class Schedule:
     """Sum over all jobs."""
     longest_path_s: float
     """No number of slots makes it shorter than that."""
+    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False, compare=False)
+    """Start and end of each job that takes time."""
 
 
-def list_schedule(jobs: Mapping[str, Job], slots: int) -> Schedule:
-    """Schedule `jobs` on `slots` equal slots, all there from the start: longest remaining path first.
+def list_schedule(jobs: Mapping[str, Job], slots: int | Mapping[str, int]) -> Schedule:
+    """Schedule `jobs` on equal slots, all there from the start: longest remaining path first.
+
+    Args:
+        jobs: by name.
+        slots: how many there are; where jobs are of several kinds, of each kind.
 
     List scheduling by critical path (Hu 1961, optimal for a tree of equal jobs; Graham 1966: at most 2 - 1/slots times
     the optimum for any graph).
 
     Raises:
         ValueError: the needs of jobs form a circle, or name a job that is not there.
+        KeyError: there is no slot of a job's kind.
     """
+    free = {SLOT: slots} if isinstance(slots, int) else dict(slots)
+    needed_by, missing = _link(jobs)
+    remaining_s = _remaining_paths(jobs, needed_by, missing)
+
+    now_s = 0.0
+    spans: dict[str, tuple[float, float]] = {}
+    ready: dict[str, list[tuple[float, str]]] = {kind: [] for kind in free}
+    running: list[tuple[float, str]] = []
+    done = [name for name, n in missing.items() if n == 0]
+
+    def make_ready(names: Iterable[str]) -> None:
+        stack = list(names)
+        while stack:
+            name = stack.pop()
+            if jobs[name].seconds > 0:
+                heapq.heappush(ready[jobs[name].kind], (-remaining_s[name], name))
+            else:
+                stack.extend(_release(name, needed_by, missing))
+
+    make_ready(done)
+    while running or any(ready.values()):
+        for kind, waiting in ready.items():
+            while waiting and free[kind]:
+                _, name = heapq.heappop(waiting)
+                spans[name] = (now_s, now_s + jobs[name].seconds)
+                heapq.heappush(running, (spans[name][1], name))
+                free[kind] -= 1
+        now_s = running[0][0]
+        while running and running[0][0] <= now_s:  # all that end at this moment, before the next ones start
+            _, name = heapq.heappop(running)
+            free[jobs[name].kind] += 1
+            make_ready(_release(name, needed_by, missing))
+    work_s = sum(job.seconds for job in jobs.values())
+    return Schedule(now_s, work_s, max(remaining_s.values(), default=0.0), spans)
+
+
+def _link(jobs: Mapping[str, Job]) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Which jobs need each one, and how many each one needs."""
     needed_by: dict[str, list[str]] = {name: [] for name in jobs}
     missing: dict[str, int] = {}
     for name, job in jobs.items():
@@ -43,37 +92,7 @@ def list_schedule(jobs: Mapping[str, Job], slots: int) -> Schedule:
             if need not in jobs:
                 raise ValueError(f"job {name} needs {need}, which is not there")
             needed_by[need].append(name)
-    remaining_s = _remaining_paths(jobs, needed_by, missing)
-
-    now_s = 0.0
-    free = slots
-    ready: list[tuple[float, str]] = []
-    running: list[tuple[float, str]] = []
-    done = [name for name, n in missing.items() if n == 0]
-
-    def make_ready(names: Iterable[str]) -> None:
-        stack = list(names)
-        while stack:
-            name = stack.pop()
-            if jobs[name].seconds > 0:
-                heapq.heappush(ready, (-remaining_s[name], name))
-            else:
-                stack.extend(_release(name, needed_by, missing))
-
-    make_ready(done)
-    while ready or running:
-        while ready and free:
-            _, name = heapq.heappop(ready)
-            heapq.heappush(running, (now_s + jobs[name].seconds, name))
-            free -= 1
-        now_s, name = heapq.heappop(running)
-        free += 1
-        make_ready(_release(name, needed_by, missing))
-        while running and running[0][0] <= now_s:  # all that end at this moment, before the next ones start
-            _, name = heapq.heappop(running)
-            free += 1
-            make_ready(_release(name, needed_by, missing))
-    return Schedule(now_s, sum(job.seconds for job in jobs.values()), max(remaining_s.values(), default=0.0))
+    return needed_by, missing
 
 
 def _release(name: str, needed_by: Mapping[str, Sequence[str]], missing: dict[str, int]) -> list[str]:

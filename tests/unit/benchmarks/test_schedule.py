@@ -35,6 +35,23 @@ def test_a_job_that_takes_no_time_takes_no_slot_but_keeps_the_order() -> None:
     assert list_schedule(jobs, 1).makespan_s == 2.0
 
 
+def test_kinds_of_jobs_take_slots_of_their_own() -> None:
+    """Two calls at a time, and one text, each text after its call."""
+    jobs = {f"call{i}": Job(1.0) for i in range(4)}
+    jobs |= {f"text{i}": Job(2.0, (f"call{i}",), "embedder") for i in range(4)}
+    schedule = list_schedule(jobs, {"slot": 2, "embedder": 1})
+    assert schedule.makespan_s == 9.0
+    calls = sorted(span for name, span in schedule.spans.items() if name.startswith("call"))
+    texts = sorted(span for name, span in schedule.spans.items() if name.startswith("text"))
+    assert calls == [(0.0, 1.0), (0.0, 1.0), (1.0, 2.0), (1.0, 2.0)]
+    assert texts == [(1.0, 3.0), (3.0, 5.0), (5.0, 7.0), (7.0, 9.0)]
+
+
+def test_a_job_of_a_kind_without_slots_is_refused() -> None:
+    with pytest.raises(KeyError, match="embedder"):
+        list_schedule({"text": Job(1.0, kind="embedder")}, 2)
+
+
 def test_nothing_to_do_takes_no_time() -> None:
     assert list_schedule({}, 4).makespan_s == 0.0
     assert list_schedule({"template": Job(0.0)}, 4).makespan_s == 0.0

@@ -55,6 +55,9 @@ ALONE_AFTER = 2
 """Outages after which a question is asked alone: it may be what the server dies of, and takes others along."""
 QUIET_S = 60.0
 """A refusal so long after the last pause is no more of the same row."""
+TAKEN_AGAIN = 8
+"""Nor is one before which so many calls were answered since the last pause: a server that refuses some at random, or
+what is beyond its queue, would else be left alone for a minute after each."""
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +130,10 @@ class Calls:
         self._paused_at = 0.0
         self._paused_until = 0.0
         self._refusals = 0
-        """In a row: what was answered between them went well for a shorter time than the pause before it took."""
+        """In a row: what was answered between them went well for a shorter time than the pause before it took, and was
+        less than `TAKEN_AGAIN`."""
+        self._taken = 0
+        """Calls that were answered since the last pause began, and sent since then."""
         self._refused_since = 0.0
         """When the first was refused after which nothing was answered."""
 
@@ -289,20 +295,24 @@ class Calls:
         return wait_s
 
     def _note_taken(self, sent_at: float) -> None:
-        """A call was not refused: all may go again. That it goes on so is believed after as long as the last pause."""
+        """A call was not refused: all may go again.
+
+        That it goes on so is believed after as long as the last pause, or after `TAKEN_AGAIN` calls.
+        """
         if not self._refusals or sent_at <= self._paused_at:
             return
         self._refused_since = 0.0
         self.gate.widen()
-        if time.monotonic() - self._paused_until >= self._paused_until - self._paused_at:
+        self._taken += 1
+        lasts = time.monotonic() - self._paused_until >= self._paused_until - self._paused_at
+        if lasts or self._taken >= TAKEN_AGAIN:
             self._refusals = 0
 
     def _pause(self, error: Overloaded, sent_at: float, now: float) -> None:
         """Let no call of this process through for as long as the server asks, or a growing while.
 
-        A quota for each minute refuses all until the minute is over, and again soon: the pauses grow all the same, and
-        after each one call alone is let through until it is known what becomes of it. So it is few calls whose tries
-        are used up by that.
+        A quota for each minute refuses all until the minute is over: the pauses grow, and after each one call alone is
+        let through until it is known what becomes of it. So it is few calls whose tries are used up by that.
         """
         asked_s = min(error.retry_after_s or 0.0, LONGEST_PAUSE_S)
         if sent_at <= self._paused_at:  # refused together with the one for which the pause was made
@@ -317,6 +327,7 @@ class Calls:
         knows = error.retry_after_s is not None and self._refusals < PROBED_AFTER
         seconds = asked_s if knows else max(asked_s, grown_s)
         self._refusals += 1
+        self._taken = 0
         if self._refusals >= PROBED_AFTER:
             self.gate.narrow()
         logger.warning(

@@ -27,7 +27,7 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
-from flows.cluster import check_gpus
+from flows.cluster import check_cluster
 from flows.engines import Run, close_run, open_run, stop_run
 from flows.ledger import FLOW, crash_unfinished, settle
 from flows.logs import log_file
@@ -107,6 +107,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     prompt_file: str | None = None,
     embedding_model: str | None = None,
     num_processes: PositiveInt | None = None,
+    threads_per_worker: PositiveInt | None = None,
     gpu_ids: list[NonNegativeInt] | None = None,
     force_cpu: bool | None = None,
     scheduler_address: str | None = None,
@@ -136,10 +137,11 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         summary_language: Language of the summaries.
         prompt_file: TOML file of your own instructions for each level.
         embedding_model: A sentence-transformers model: id or folder.
-        num_processes: Worker processes; 1 runs in the flow's own process.
-        gpu_ids: GPUs that embed, one worker process each.
+        num_processes: Worker processes; 1 runs in the flow's own process. With GPUs: one for each, unless fewer.
+        threads_per_worker: Repositories in flight per worker process, and so per GPU.
+        gpu_ids: GPUs that embed, one worker process each, as nvidia-smi numbers them.
         force_cpu: Embed on the CPU even where there is a GPU.
-        scheduler_address: Address of a Dask scheduler that runs already.
+        scheduler_address: Address of a Dask scheduler that runs already; its workers are used as they are.
         skip_existing: Do not build what is verified to be up to date.
         retry_degraded: Ask again for documents that are degraded.
         confirm_rebuild: Go on where most indexes are rebuilt only because a setting or a version changed.
@@ -162,9 +164,9 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     ):
         if swept := sweep(settings.log_dir):
             tell_warning(f"earlier runs had died without a word: {swept} of their states were set to Crashed")
-        for warning in request.warnings(settings):
+        for warning in request.warnings():
             tell_warning(warning)
-        check_gpus(settings.cluster)
+        check_cluster(settings)
         plan = _plan_run(request, settings, run_id)
         tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))
         journal = Journal(log.with_suffix(".jsonl"), journal_context(run_id, settings, plan))

@@ -12,6 +12,7 @@ os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
 import dask.config
 from distributed import LocalCluster
 
+from summidx.embedding.room import check_gpus
 from summidx.errors import UsageError
 from summidx.settings import ClusterSettings, Provider, Settings
 
@@ -26,6 +27,8 @@ DASK_SETTINGS = {
     # Dask samples the stacks of all threads a hundred times a second: that is work in the process of the LLM's client.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.gil.enabled": False,
+    # A GPU's number is then the one that nvidia-smi shows; else CUDA puts the fastest first.
+    "distributed.nanny.pre-spawn-environ.CUDA_DEVICE_ORDER": "PCI_BUS_ID",
 }
 """A remote scheduler needs the first three in its own environment."""
 
@@ -40,7 +43,7 @@ def make_cluster(run_settings: Settings) -> AbstractContextManager[Any]:
     Raises:
         UsageError: GPUs are asked for and cannot be used.
     """
-    settings = run_settings.cluster
+    settings = run_settings.cluster  # made possible by `summidx.workers.fit_workers`
     runs_vllm = run_settings.llm.provider is Provider.VLLM
     if runs_vllm:
         # vLLM has child processes, which Python refuses to a daemon. Not for a block: a worker that is started again
@@ -50,7 +53,7 @@ def make_cluster(run_settings: Settings) -> AbstractContextManager[Any]:
         return nullcontext(settings.scheduler_address)
     with dask.config.set(DASK_SETTINGS):
         if settings.gpu_ids and not settings.force_cpu:
-            return _cuda_cluster(settings, n_workers=1 if runs_vllm else len(settings.gpu_ids))
+            return _cuda_cluster(settings)
         in_process = settings.num_processes == 1
         cluster: AbstractContextManager[Any] = LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=settings.num_processes,
@@ -71,23 +74,29 @@ def dask_setup(worker: object) -> None:  # noqa: ARG001 - the name and signature
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def check_gpus(settings: ClusterSettings) -> None:
-    """Find out before anything is planned whether GPUs that are asked for can be used.
+def check_cluster(run_settings: Settings) -> None:
+    """Find out before anything is planned or started whether what the run is to run on can be used.
+
+    GPUs: dask-cuda, the driver, and enough free memory for the embedding model on each. Whether a scheduler that runs
+    already answers is found out when the first repository is built.
 
     Raises:
-        UsageError: they cannot.
+        UsageError: it cannot.
+        EmbeddingError: the embedding model cannot be found.
     """
+    settings = run_settings.cluster
     if settings.gpu_ids and not settings.force_cpu and not settings.scheduler_address:
         _cuda_cluster_class()
+        check_gpus(run_settings)
 
 
-def _cuda_cluster(settings: ClusterSettings, n_workers: int) -> AbstractContextManager[Any]:
-    """So many workers; each sees all the GPUs, another one first."""
+def _cuda_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
+    """A worker process for each GPU; each sees all of them, another one first, and uses the first (`cuda:0`)."""
     ids = list(settings.gpu_ids)
     try:
         cluster: AbstractContextManager[Any] = _cuda_cluster_class()(
             CUDA_VISIBLE_DEVICES=ids,
-            n_workers=n_workers,
+            n_workers=settings.num_processes,
             threads_per_worker=settings.threads_per_worker,
             memory_limit=None,
             device_memory_limit=None,

@@ -51,6 +51,7 @@ def build(  # noqa: PLR0913 - its options
     prompt_file: options.PromptFile = None,
     embedding_model: options.EmbeddingModel = None,
     num_processes: options.NumProcesses = None,
+    threads_per_worker: options.ThreadsPerWorker = None,
     gpu_ids: options.GPUIds = None,
     force_cpu: options.ForceCPU = None,
     scheduler_address: options.SchedulerAddress = None,
@@ -72,6 +73,7 @@ def build(  # noqa: PLR0913 - its options
     for variable, value in (("SUMMIDX_LOG_DIR", log_dir), ("SUMMIDX_CACHE__URL", cache_url)):
         if value:
             os.environ[variable] = value
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     _refuse_unusable(parameters)
     return _run(parameters, as_json=as_json)
 
@@ -98,7 +100,6 @@ def main() -> NoReturn:
 
 
 def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     signal.signal(signal.SIGTERM, _terminate)
     from flows.build import RUN_REPORT, summary_index
     from flows.progress import listening
@@ -135,9 +136,9 @@ def _refuse_unusable(parameters: dict[str, Any]) -> None:
     settings = request.settings()
     request.repos(settings)
     if settings.cluster.gpu_ids:
-        from flows.cluster import check_gpus
+        from flows.cluster import check_cluster
 
-        check_gpus(settings.cluster)
+        check_cluster(settings)
 
 
 def _refuse(why: object) -> int:

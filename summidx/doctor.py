@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from summidx.cache.integrity import examine_cache
+from summidx.embedding import room
 from summidx.embedding.models import resolve_model
-from summidx.errors import SummidxError
+from summidx.errors import NoGPU, SummidxError, UsageError
+from summidx.gpus import load_gpus
 from summidx.settings import CachePolicy, Provider, Settings
 from summidx.space import describe_bytes, free_spaces
 from summidx.store.generations import IndexRoot
@@ -126,6 +128,30 @@ def check_index_root(settings: Settings) -> Iterator[Finding]:
         yield Finding("index root", State.OK, f"{root.path}: {n} index{'es open' if n != 1 else ' opens'}")
 
 
+def check_gpus(settings: Settings) -> Iterator[Finding]:
+    """The GPUs of this machine, who computes on them, and whether those that a run uses have room for the model."""
+    cluster = settings.cluster
+    is_used = bool(cluster.gpu_ids) and not cluster.force_cpu and not cluster.scheduler_address
+    try:
+        gpus = load_gpus()
+    except NoGPU as error:
+        if is_used:
+            room.check_gpus(settings)  # says so of these GPUs
+        yield Finding("GPUs", State.OK, f"none here is used: {error}")
+        return
+    table = tuple(room.render_table(gpus, room.load_model_need(settings.embedding)))
+    if not is_used:
+        yield Finding("GPUs", State.OK, f"{len(gpus)} here, none asked for (`cluster.gpu_ids`)", details=table)
+        return
+    try:
+        room.check_gpus(settings)
+    except UsageError as error:
+        yield Finding("GPUs", State.FAILED, str(error), details=table)
+    else:
+        said = f"{room.name_gpus(cluster.gpu_ids)} can be used, {len(gpus)} here"
+        yield Finding("GPUs", State.OK, said, details=table)
+
+
 def check_space(settings: Settings) -> Iterator[Finding]:
     """There is room on every disk that a run writes to."""
     for space in free_spaces(settings):
@@ -196,6 +222,7 @@ def verify_cache(settings: Settings) -> Iterator[Finding]:
 CHECKS: dict[str, Check] = {
     "LLM": check_llm,
     "embedding model": check_embedding_model,
+    "GPUs": check_gpus,
     "cache": check_cache,
     "index root": check_index_root,
     "free space": check_space,

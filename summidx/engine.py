@@ -119,7 +119,10 @@ class Engine:
         cluster = self.settings.cluster
         cores = len(os.sched_getaffinity(0))
         share = max(1, cores // max(1, cluster.num_processes)) if not cluster.scheduler_address else None
-        return load_embedder(self.settings.embedding, force_cpu=cluster.force_cpu, cpu_threads=share)
+        start = time.perf_counter()
+        embedder = load_embedder(self.settings.embedding, force_cpu=cluster.force_cpu, cpu_threads=share)
+        logger.info("loaded the embedding model %s in %.1f s", embedder.identity, time.perf_counter() - start)
+        return embedder
 
     def build_key(self, tree: str) -> str:
         """Key of the index of a source whose content has the fingerprint `tree`, under this engine's settings."""

@@ -2,6 +2,7 @@
 
     SummidxError
     ├── UsageError                  unusable arguments or settings: exit code 2
+    │   └── NoGPU                   the machine has no GPU that could be asked for
     ├── SourceError                 a repository cannot be read
     ├── ParseError                  the parsing process failed for a whole repository
     ├── LLMError                    one call to the LLM failed
@@ -33,6 +34,10 @@ class SummidxError(Exception):
 
 class UsageError(SummidxError):
     """Arguments or settings cannot be used."""
+
+
+class NoGPU(UsageError):
+    """There is no NVIDIA driver on this machine, or it cannot be asked."""
 
 
 class SourceError(SummidxError):

@@ -8,7 +8,7 @@ import typer
 
 from summidx.errors import UsageError
 from summidx.records import TestsPolicy
-from summidx.settings import CachePolicy, Provider, Stage, load_settings
+from summidx.settings import CachePolicy, Provider, Stage, load_settings, parse_gpu_ids
 
 ReposRoot = Annotated[str | None, typer.Option(metavar="DIR", help="Build each sub-folder that is a repository.")]
 Repo = Annotated[
@@ -42,12 +42,26 @@ EmbeddingModel = Annotated[
     str | None, typer.Option(help="sentence-transformers model: id or folder. [default: all-MiniLM-L6-v2]")
 ]
 NumProcesses = Annotated[
-    int | None, typer.Option(metavar="N", help="Worker processes; 1 runs in this process. [default: 1]")
+    int | None,
+    typer.Option(
+        metavar="N", help="Worker processes; 1 runs in this process. [default: 1, or one for each of --gpu-ids]"
+    ),
 ]
-GPUIds = Annotated[str | None, typer.Option(metavar="IDS", help="GPUs that embed, one worker process each: 0,1,2,3")]
-ForceCPU = Annotated[bool | None, typer.Option("--force-cpu", help="Embed on the CPU even where there is a GPU.")]
+ThreadsPerWorker = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Repositories in flight per worker process, and so per GPU. [default: 2]"),
+]
+GPUIds = Annotated[
+    str | None,
+    typer.Option(metavar="IDS", help="GPUs that embed, one worker process each, as nvidia-smi numbers them: 0,1,2,3"),
+]
+ForceCPU = Annotated[
+    bool | None,
+    typer.Option("--force-cpu", help="Embed on the CPU even where there is a GPU; --gpu-ids counts for nothing."),
+]
 SchedulerAddress = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler.")
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler; certificates are as Dask is set."),
 ]
 SkipExisting = Annotated[
     bool | None, typer.Option("--skip-existing/--no-skip-existing", help="Skip what is up to date. [default: on]")
@@ -108,7 +122,7 @@ def read_levels(names: str | None) -> list[str] | None:
 
 
 def read_gpu_ids(ids: str | None) -> list[int] | None:
-    """Numbers of GPUs.
+    """Numbers of GPUs; none for "", which goes before a setting that names some.
 
     Raises:
         UsageError: they are none.
@@ -116,6 +130,6 @@ def read_gpu_ids(ids: str | None) -> list[int] | None:
     if ids is None:
         return None
     try:
-        return [int(gpu) for gpu in ids.split(",")]
-    except ValueError:
-        raise UsageError(f"--gpu-ids {ids!r} is no list of numbers: write it as 0,1,2,3") from None
+        return list(parse_gpu_ids(ids.split(",")))
+    except ValueError as error:
+        raise UsageError(f"--gpu-ids {ids!r} cannot be used: {error}") from None

@@ -9,8 +9,9 @@ from summidx import sources
 from summidx.cache import check_cache_url
 from summidx.errors import UsageError
 from summidx.records import RepoRef
-from summidx.settings import Provider, Settings, load_settings
+from summidx.settings import Settings, load_settings
 from summidx.store.generations import IndexRoot
+from summidx.workers import fit_workers
 
 SETTINGS = {
     "index_root": "index_root",
@@ -26,6 +27,7 @@ SETTINGS = {
     "prompt_file": "llm.prompt_file",
     "embedding_model": "embedding.model",
     "num_processes": "cluster.num_processes",
+    "threads_per_worker": "cluster.threads_per_worker",
     "gpu_ids": "cluster.gpu_ids",
     "force_cpu": "cluster.force_cpu",
     "scheduler_address": "cluster.scheduler_address",
@@ -85,18 +87,11 @@ class BuildRequest:
         paths = {name: str(Path(getattr(settings, name)).expanduser().absolute()) for name in folders}
         settings = settings.model_copy(update=paths)
         check_cache_url(settings.cache_url)
-        return keep_to_one_process(settings)
+        return fit_workers(settings)[0]
 
-    def warnings(self, settings: Settings) -> list[str]:
-        """What `settings`, made of this request, does otherwise than was asked for; a line each."""
-        asked = load_settings(self.overrides).cluster.num_processes
-        if asked == settings.cluster.num_processes:
-            return []
-        warning = (
-            f"--num-processes {asked} is not done: vLLM runs inside the worker process, and there is one; it uses more "
-            "GPUs by tensor_parallel_size in `llm.engine_args`"
-        )
-        return [warning]
+    def warnings(self) -> list[str]:
+        """What the settings, made of this request, do otherwise than was asked for; a line each."""
+        return fit_workers(load_settings(self.overrides))[1]
 
     def repos(self, settings: Settings) -> list[RepoRef]:
         """The repositories that are asked for; where none is named, those under the setting `repos_root`.
@@ -116,22 +111,6 @@ class BuildRequest:
         for ref in refs:
             index_root.index_folder(ref.name)  # refuses a name that no folder can have
         return refs
-
-
-def keep_to_one_process(settings: Settings) -> Settings:
-    """The settings, with a single worker process where that process runs vLLM: each would load a model of its own.
-
-    Raises:
-        UsageError: the workers are those of a scheduler that runs already.
-    """
-    if settings.llm.provider is not Provider.VLLM:
-        return settings
-    if settings.cluster.scheduler_address:
-        raise UsageError(
-            "vLLM runs inside one worker process, which a scheduler that has its own workers does not promise: leave "
-            "--scheduler-address out, or serve the model and name its server with --llm-provider openai"
-        )
-    return settings.model_copy(update={"cluster": settings.cluster.model_copy(update={"num_processes": 1})})
 
 
 def _read_specs(path: str) -> list[str]:

@@ -6,7 +6,7 @@ does not is marked with `unkeyed(reason)`.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -242,20 +242,32 @@ class ClusterSettings(Group):
     """Where the work runs."""
 
     num_processes: int = Field(
-        1, ge=1, description="Worker processes; 1 runs in this process.", json_schema_extra=unkeyed("where work runs")
+        1,
+        ge=1,
+        description="Worker processes; 1 runs in this process. With `gpu_ids` it need not be said: one for each; fewer "
+        "use the first of them only, and more are cut to one each.",
+        json_schema_extra=unkeyed("where work runs"),
     )
     threads_per_worker: int = Field(
-        2, ge=1, description="Repositories in flight per worker process.", json_schema_extra=unkeyed("where work runs")
+        2,
+        ge=1,
+        description="Repositories in flight per worker process, and so per GPU; they share its one model.",
+        json_schema_extra=unkeyed("where work runs"),
     )
     gpu_ids: Annotated[tuple[int, ...], NoDecode] = Field(
-        (), description="GPUs that embed, one worker process each.", json_schema_extra=unkeyed("where work runs")
+        (),
+        description="GPUs that embed, one worker process each, by the numbers that nvidia-smi shows.",
+        json_schema_extra=unkeyed("where work runs"),
     )
     force_cpu: bool = Field(
-        False, description="Embed on the CPU even where there is a GPU.", json_schema_extra=unkeyed("where work runs")
+        False,
+        description="Embed on the CPU even where there is a GPU; `gpu_ids` then counts for nothing.",
+        json_schema_extra=unkeyed("where work runs"),
     )
     scheduler_address: str = Field(
         "",
-        description="Address of a running Dask scheduler, such as tls://10.0.0.1:8786.",
+        description="Address of a running Dask scheduler, such as tls://10.0.0.1:8786; its workers are used as they "
+        "are.",
         json_schema_extra=unkeyed("where work runs"),
     )
 
@@ -269,7 +281,28 @@ class ClusterSettings(Group):
     @field_validator("gpu_ids", mode="before")
     @classmethod
     def _parse_gpu_ids(cls, value: object) -> object:
-        return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        return parse_gpu_ids(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("gpu_ids")
+    @classmethod
+    def _check_gpu_ids(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return parse_gpu_ids(value)
+
+
+def parse_gpu_ids(parts: Iterable[object]) -> tuple[int, ...]:
+    """Numbers of GPUs, each once; blank parts are passed over.
+
+    Raises:
+        ValueError: a part is no number of a GPU, or one is named twice.
+    """
+    written = [str(part).strip() for part in parts]
+    for part in written:
+        if part and not re.fullmatch(r"[0-9]{1,4}", part):
+            raise ValueError(f"{part!r} is no number of a GPU: write them as nvidia-smi shows them, 0,1,2,3")
+    ids = tuple(int(part) for part in written if part)
+    if twice := sorted({number for number in ids if ids.count(number) > 1}):
+        raise ValueError(f"GPU {twice[0]} is named twice: a worker process has a GPU for itself, so name each once")
+    return ids
 
 
 class Settings(BaseSettings):

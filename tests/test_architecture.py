@@ -75,6 +75,7 @@ def lint_imports(house: Path) -> subprocess.CompletedProcess[str]:
         ("summidx/parsing/added.py", "import pygit2", "summidx.parsing.added -> pygit2"),
         ("summidx/store/added.py", "import sqlalchemy", "summidx.store.added -> sqlalchemy"),
         ("summidx/store/added.py", "import summidx.search", "summidx.store.added -> summidx.search"),
+        ("flows/added.py", "import pynvml", "flows.added -> pynvml"),
         ("summidx/added.py", "", "summidx.added"),
     ],
 )

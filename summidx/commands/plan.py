@@ -31,6 +31,7 @@ def plan_build(  # noqa: PLR0913 - its options
     prompt_file: options.PromptFile = None,
     embedding_model: options.EmbeddingModel = None,
     num_processes: options.NumProcesses = None,
+    threads_per_worker: options.ThreadsPerWorker = None,
     gpu_ids: options.GPUIds = None,
     force_cpu: options.ForceCPU = None,
     scheduler_address: options.SchedulerAddress = None,

@@ -72,6 +72,17 @@ class Build:
             out, err = process.communicate()
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
+    def run_script(self, script: Path) -> subprocess.CompletedProcess[str]:
+        """Run a script that starts the flow itself."""
+        return subprocess.run(
+            [sys.executable, script],
+            cwd=self.cwd,
+            env=self.env | self.extra_env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def report(self, *args: str | Path, code: int = 0) -> dict[str, Any]:
         """The report of `--json`; fails the test if the exit code is another."""
         done = self(*args, "--json")
@@ -80,12 +91,16 @@ class Build:
         report["by_name"] = {each["name"]: each for each in report["repositories"]}
         return report
 
-    def plan(self, *args: str | Path) -> dict[str, Any]:
-        """What `summidx plan` predicts with the same options."""
-        command = [Path(sys.executable).with_name("summidx"), "plan", *map(str, args), *self.options, "--json"]
-        done = subprocess.run(
+    def summidx(self, name: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
+        """The command `summidx NAME` with the same options."""
+        command = [Path(sys.executable).with_name("summidx"), name, *map(str, args), *self.options]
+        return subprocess.run(
             command, cwd=self.cwd, env=self.env | self.extra_env, capture_output=True, text=True, check=False
         )
+
+    def plan(self, *args: str | Path) -> dict[str, Any]:
+        """What `summidx plan` predicts with the same options."""
+        done = self.summidx("plan", *args, "--json")
         assert done.returncode == 0, done.stderr
         prediction: dict[str, Any] = json.loads(done.stdout)
         return prediction

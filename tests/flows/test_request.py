@@ -27,6 +27,7 @@ VALUES = {
     "max_retries": 9,
     "llm_concurrency": 9,
     "num_processes": 9,
+    "threads_per_worker": 9,
     "repo_timeout": "PT2H",
     "stop_after": "PT6H",
     "scheduler_address": "tcp://10.0.0.1:8786",
@@ -84,13 +85,13 @@ def test_vllm_in_the_worker_has_one_process_and_says_so_where_more_were_asked_fo
     settings = request.settings()
 
     assert settings.cluster.num_processes == 1
-    (warning,) = request.warnings(settings)
+    (warning,) = request.warnings()
     assert "--num-processes 3" in warning
     assert "\n" not in warning
     monkeypatch.setenv("SUMMIDX_CLUSTER__NUM_PROCESSES", "4")  # as a deployment's worker has it
     other = BuildRequest.from_parameters({"llm_provider": "vllm"})
     assert other.settings().cluster.num_processes == 1
-    assert "--num-processes 4" in other.warnings(other.settings())[0]
+    assert "--num-processes 4" in other.warnings()[0]
 
 
 @pytest.mark.parametrize("parameters", [{"llm_provider": "vllm"}, {"num_processes": 3}])
@@ -98,7 +99,7 @@ def test_what_is_done_as_it_was_asked_for_is_not_warned_of(parameters):
     request = BuildRequest.from_parameters(parameters)
     settings = request.settings()
     assert settings.cluster.num_processes == parameters.get("num_processes", 1)
-    assert request.warnings(settings) == []
+    assert request.warnings() == []
 
 
 def test_vllm_in_the_worker_is_refused_on_workers_of_a_scheduler_that_runs_already():

@@ -1,16 +1,22 @@
 """A Dask scheduler on another machine: what keeps a run from its workers, said in one line.
 
 TLS is set by Dask's own configuration, here by its environment variables: certificates are of a machine, not of a run.
+The machines of the workers are looked at before anything is built there: one that shares no index root, say, would
+publish where nobody reads.
 """
 
+import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import dask.config
-from distributed import Security
+from distributed import Client, Security
 from distributed.comm.core import FatalCommClosedError
 
+import summidx
+from flows.cluster import DASK_SETTINGS
 from summidx.errors import UsageError
 
 TLS = {
@@ -19,6 +25,8 @@ TLS = {
     "distributed.comm.tls.client.key": "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY",
 }
 """What a client needs for `tls://`, and the variables that set it."""
+
+_OF_SCHEDULER = {name: value for name, value in DASK_SETTINGS.items() if name.startswith("distributed.scheduler.")}
 
 HOW = "see deployments/README.md, and deployments/make-certificates"
 
@@ -76,6 +84,99 @@ def scheduler_wanted(address: str, within_s: float) -> Iterator[None]:
             f"the Dask scheduler {address} cannot be reached ({type(error).__name__}), so nothing can be built: start "
             f"it, or leave --scheduler-address out{advice}"
         ) from None
+
+
+def check_machines(client: Client, address: str, run_id: str, index_root: str) -> list[str]:
+    """Look at the machines of scheduler and workers: can this run be built there?
+
+    Args:
+        client: of the cluster.
+        address: of its scheduler.
+        run_id: of the flow run, whose plan is written.
+        index_root: where, as an absolute path.
+
+    Returns:
+        Warnings, a line each.
+
+    Raises:
+        UsageError: a worker has no summidx or another one, no Prefect API, or does not see the index root.
+    """
+    try:
+        looks: Any = client.run(look_around, run_id, index_root, on_error="return")
+    except Exception as error:  # what a function that is not there comes to, over Dask
+        raise UsageError(
+            f"the workers of the Dask scheduler {address} cannot say what they have ({_first_line(error)}), so nothing "
+            f"can be built there: install summidx {summidx.__version__} there, as here"
+        ) from None
+    if fault := find_fault(looks, index_root):
+        raise UsageError(fault)
+    warnings = []
+    if on_file := sorted(worker for worker, look in looks.items() if look["cache"] == "sqlite"):
+        warnings.append(
+            f"the Dask worker {on_file[0]} (of {len(on_file)}) keeps the cache in SQLite, which a shared folder may "
+            "damage: on several machines set SUMMIDX_CACHE__URL to a PostgreSQL there"
+        )
+    there: Any = client.run_on_scheduler(read_settings, list(_OF_SCHEDULER))  # type: ignore[no-untyped-call]
+    for name, value in _OF_SCHEDULER.items():
+        if there[name] != value:
+            variable = f"DASK_{name.upper().replace('-', '_').replace('.', '__')}"
+            warnings.append(
+                f"the Dask scheduler {address} runs with {name} {there[name]} instead of {value}, and a worker that "
+                f"dies may cost more than it had in flight: start it with {variable}={value}"
+            )
+    return warnings
+
+
+def find_fault(looks: Mapping[str, Any], index_root: str) -> str:
+    """Why nothing can be built on one of the workers, or "".
+
+    Args:
+        looks: by address of the worker, what `look_around` returned there, or raised.
+        index_root: of the run.
+    """
+    for fault_of, advice in (
+        (_has_other_code, f"install summidx {summidx.__version__} there, as here"),
+        (_lacks_api, "set PREFECT_API_URL there, or it would start a server of its own"),
+        (_lacks_index_root, f"{index_root} must be the same shared folder on all machines"),
+    ):
+        if faults := {worker: fault for worker, look in looks.items() if (fault := fault_of(look))}:
+            worker, fault = next(iter(faults.items()))
+            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+            return f"the Dask worker {worker}{more} {fault}, so nothing can be built there: {advice}"
+    return ""
+
+
+def look_around(run_id: str, index_root: str) -> dict[str, Any]:
+    """What a worker process has of what a run needs; called there."""
+    from summidx.plan import load_plan
+    from summidx.settings import load_settings
+
+    return {
+        "version": summidx.__version__,
+        "api": os.environ.get("PREFECT_API_URL", ""),
+        "sees_plan": load_plan(index_root, run_id) is not None,
+        "cache": load_settings({"index_root": index_root}).cache_url.split(":")[0],
+    }
+
+
+def read_settings(names: list[str]) -> dict[str, Any]:
+    """Dask's settings of these names, in the process of the scheduler; called there."""
+    return {name: dask.config.get(name, None) for name in names}
+
+
+def _has_other_code(look: Any) -> str:  # noqa: ANN401 - what a worker returned or raised
+    if isinstance(look, BaseException):
+        return f"cannot say what it has ({_first_line(look)})"
+    version = look["version"]
+    return "" if version == summidx.__version__ else f"has summidx {version} instead of {summidx.__version__}"
+
+
+def _lacks_api(look: Mapping[str, Any]) -> str:
+    return "" if look["api"] else "knows no Prefect API"
+
+
+def _lacks_index_root(look: Mapping[str, Any]) -> str:
+    return "" if look["sees_plan"] else "does not see the plan of this run"
 
 
 def _find(error: BaseException | None, kind: type[BaseException]) -> bool:

@@ -19,7 +19,7 @@ from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
 from flows.ledger import record_loss
 from flows.progress import make_notes, tell_warning
-from flows.remote import scheduler_wanted
+from flows.remote import check_machines, scheduler_wanted
 from flows.shares import Shares
 from flows.submission import submit_to_cluster
 from flows.suspects import CONDEMNED, SUSPECT, Ended, state_of_lost, was_killed
@@ -164,6 +164,9 @@ class IndexTaskRunner(DaskTaskRunner):
         if address:
             with scheduler_wanted(address, WORKER_TIMEOUT_S):
                 self.client.wait_for_workers(1, timeout=WORKER_TIMEOUT_S)
+            index_root = self._prepared.settings().index_root
+            for warning in check_machines(self.client, address, self._prepared.run_id, index_root):
+                tell_warning(warning)
         workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
         run = self._prepared
         alone = workers == 1 and not address  # elsewhere, others may join

@@ -51,6 +51,7 @@ from flows.sweep import announced, sweep
 from flows.tasks import REPORT, summarize_and_embed_repo
 from summidx.accounting import find_cost
 from summidx.errors import NotAttempted, Outage, Stopped, StoreError, SummidxError, Unauthorised, UnknownModel
+from summidx.escaping import escape_line, escape_text
 from summidx.journal import Journal
 from summidx.plan import Plan, PlannedRepo, check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
 from summidx.prediction import PredictionCheck, check_prediction, load_prediction, write_check
@@ -78,7 +79,7 @@ def run_name() -> str:
     source = parameters.get("repos_root") or parameters.get("repos_file")
     what = Path(str(source or (repos[0] if repos else "all"))).name
     more = f" and {len(repos) - 1} more" if not source and len(repos) > 1 else ""
-    return f"{what}{more} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{escape_line(what)}{more} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 @served_flow(
@@ -130,7 +131,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         tests: Test code: one summary per file, as any other code (full), or left out (skip).
         llm_provider: Who writes the summaries: an OpenAI-compatible server, vLLM in the worker, or nobody (extractive).
         llm_model: Name under which the server serves the model.
-        llm_base_url: URL of the OpenAI-compatible API, with /v1.
+        llm_base_url: URL of the OpenAI-compatible API, with /v1; one that the worker's own settings allow.
         llm_timeout: Total time for one call, in seconds.
         max_retries: How often a call that met a fault of transport is tried again.
         llm_concurrency: Calls in flight at the endpoint, all workers together.
@@ -156,7 +157,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     if context is None or context.flow_run is None or not isinstance(context.task_runner, IndexTaskRunner):
         raise RuntimeError("summary_index runs as a flow on its own task runner: call it, do not call its function")
     run_id = str(context.flow_run.id)
-    settings = request.settings()
+    settings = request.settings(from_api=context.flow_run.deployment_id is not None)
     with (
         prefect_api() as api_url,
         log_file(settings.log_dir, f"run-{run_id[:8]}") as log,
@@ -304,7 +305,7 @@ def _result_of(planned: PlannedRepo, state: State[Any], settings: Settings, lost
         return RepoResult(name, ending_of(report.outcome), why, report, lost_tries=lost_tries)
     error = state.result(raise_on_failure=False)
     ours = isinstance(error, SummidxError) or state.is_crashed()  # then the error only wraps its message
-    reason = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
+    reason = escape_text(str(error) if ours else f"{type(error).__name__}: {error}")
     ending: Ending = "crashed" if state.is_crashed() else "failed"
     if isinstance(error, NotAttempted):
         ending = "not_attempted"

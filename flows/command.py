@@ -16,6 +16,7 @@ import typer
 from flows.signals import SignalWatch
 from summidx import options
 from summidx.errors import SummidxError
+from summidx.escaping import escape_line, escape_text
 from summidx.settings import load_settings
 
 FAILED, UNUSABLE = 1, 2
@@ -122,7 +123,7 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
         json.dump(RUN_REPORT.dump_python(report, mode="json"), sys.stdout, indent=2)
         sys.stdout.write("\n")
     for failure in report.failures():
-        sys.stderr.write(f"{failure.line()}\n")
+        sys.stderr.write(f"{escape_line(failure.line())}\n")
     if report.not_attempted:
         sys.stderr.write(f"{report.not_attempted} not attempted, the next run has them: {report.why_not_attempted}\n")
     return FAILED if report.failed or report.not_attempted else 0
@@ -147,7 +148,7 @@ def _refuse(why: object) -> int:
 
 
 def _say(what: str) -> None:
-    sys.stderr.write(" ".join(what.split()) + "\n")
+    sys.stderr.write(f"{escape_text(what)}\n")
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:  # noqa: ARG001 - the signature is Python's

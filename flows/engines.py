@@ -52,8 +52,9 @@ class Run:
         """Describe flow run `run_id`, for a single process."""
         return cls(
             run_id,
-            # A database's URL holds its password: each process reads it where it reads the API key.
-            settings.model_dump_json(exclude={"cache": {"url"}}),
+            # A database's URL holds its password: each process reads it where it reads the API key. Which LLM servers a
+            # process may talk to is its own to say, too.
+            settings.model_dump_json(exclude={"cache": {"url"}, "llm": {"allowed_hosts"}}),
             plan.served_model,
             {planned.pin.name: planned.expected_publish_id for planned in plan.repos},
         )

@@ -7,10 +7,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from summidx.errors import UsageError
+from summidx.escaping import escape_line
 from summidx.store.generations import hide_from_git
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 OURS = ("summidx", "flows")
+
+
+class SafeFormatter(logging.Formatter):
+    """Writes what a log is told with its steering characters escaped: whoever reads it may do so in a terminal.
+
+    A message is one line, so that none can forge another record; the lines of a traceback stay lines.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """The record's line."""
+        return escape_line(super().formatMessage(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line, and those of its traceback, which another handler may have formatted before."""
+        return "\n".join(map(escape_line, super().format(record).split("\n")))
 
 
 @contextmanager
@@ -29,7 +45,7 @@ def log_file(log_dir: str, name: str) -> Iterator[Path]:
         raise UsageError(
             f"the log folder {log_dir} cannot be written ({error.strerror}): name another with --log-dir"
         ) from None
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(SafeFormatter(FORMAT))
     for ours in OURS:
         logging.getLogger(ours).setLevel(logging.INFO)
     logging.getLogger().addHandler(handler)

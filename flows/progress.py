@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from prefect import get_run_logger
 
 from summidx.accounting import Totals, build_totals
+from summidx.escaping import escape_line
 from summidx.journal import RepoEntry, RunContext
 from summidx.plan import Plan, PlannedRepo
 from summidx.prediction import PredictionCheck
@@ -265,7 +266,7 @@ def tell_result(result: RepoResult, ended: int, total: int) -> None:
 
 def tell_warning(line: str) -> None:
     """Say what is done otherwise than it was asked for."""
-    get_run_logger().warning(line)
+    get_run_logger().warning(escape_line(line))
     if listener := _listener.get():
         listener.tell(f"warning: {line}")
 
@@ -276,7 +277,7 @@ def make_notes() -> tuple[Callable[[str], None], Callable[[str], None]]:
     log = get_run_logger()
 
     def note(line: str) -> None:
-        context.run(log.warning, line)
+        context.run(log.warning, escape_line(line))
 
     def tell(line: str) -> None:
         context.run(tell_warning, line)
@@ -287,21 +288,21 @@ def make_notes() -> tuple[Callable[[str], None], Callable[[str], None]]:
 def tell_report(report: RunReport) -> None:
     """Hand over the report."""
     for warning in report.warnings():
-        get_run_logger().warning(warning)
+        get_run_logger().warning(escape_line(warning))
     get_run_logger().info(report.message())
     if listener := _listener.get():
         listener.ended(report)
 
 
 def _tell(line: str) -> None:
-    get_run_logger().info(line)
+    get_run_logger().info(escape_line(line))
     if listener := _listener.get():
         listener.tell(line)
 
 
 def _names(names: Sequence[str]) -> str:
     more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(escape_line, names[:NAMES_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 def _repositories(n: int) -> str:

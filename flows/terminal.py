@@ -9,6 +9,7 @@ from rich.text import Text
 
 from flows.progress import RunReport
 from summidx.accounting import Totals
+from summidx.escaping import escape_line
 from summidx.settings import EmbeddingSettings
 
 ROWS = 20
@@ -24,7 +25,7 @@ class Terminal:
 
     def tell(self, line: str) -> None:
         """Show a line."""
-        self._console.print(Text(line))
+        self._console.print(Text(escape_line(line)))
 
     def ended(self, report: RunReport) -> None:
         """Take the report, and show it."""
@@ -62,7 +63,7 @@ def render_table(report: RunReport) -> Table:
             continue
         usage = each.usage
         table.add_row(
-            Text(each.name),
+            Text(escape_line(each.name)),
             each.ending.replace("_", " "),
             str(each.documents) if each.report else "",
             str(usage.llm_calls) if usage else "",

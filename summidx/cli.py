@@ -31,7 +31,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except SummidxError as error:
-            from summidx.terminal import escape_text
+            from summidx.escaping import escape_text
 
             typer.echo(f"error: {escape_text(str(error))}", err=True)
             raise typer.Exit(2 if isinstance(error, UsageError | UnknownIndex) else 1) from None

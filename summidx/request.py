@@ -67,13 +67,15 @@ class BuildRequest:
             overrides=overrides,
         )
 
-    def settings(self, *, log_dir: str | None = None, cache_url: str | None = None) -> Settings:
+    def settings(self, *, log_dir: str | None = None, cache_url: str | None = None, from_api: bool = False) -> Settings:
         """The settings, with paths that mean the same in every process.
 
         Args:
             log_dir: goes before the setting of that name.
             cache_url: goes before `cache.url`. It is no parameter of a run: those are shown to everybody who may see
                 the run, and a database's URL holds its password.
+            from_api: it came over Prefect's API (a run of a deployment), from whoever may start a run there, and not
+                from who started this process: no LLM server that the process's own settings do not name.
 
         Raises:
             UsageError: they cannot be used.
@@ -81,7 +83,7 @@ class BuildRequest:
         overrides = {**self.overrides, **({"log_dir": log_dir} if log_dir else {})}
         if cache_url:
             overrides["cache"] = {**overrides.get("cache", {}), "url": cache_url}
-        settings = load_settings(overrides)
+        settings = load_settings(overrides, llm_host_must_be_named=from_api)
         IndexRoot(settings.index_root)  # refuses what is no folder, such as s3://
         folders = ("index_root", "log_dir")
         paths = {name: str(Path(getattr(settings, name)).expanduser().absolute()) for name in folders}

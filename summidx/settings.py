@@ -25,6 +25,7 @@ from pydantic_settings import (
 from summidx.durations import read_duration
 from summidx.errors import UsageError
 from summidx.instructions import check_instructions, load_instructions
+from summidx.llm_hosts import read_hosts, refuse_other_hosts
 from summidx.records import Level, TestsPolicy
 
 
@@ -79,6 +80,12 @@ class LLMSettings(Group):
     base_url: str = Field(
         "",
         description="URL of the OpenAI-compatible API, with `/v1`; default: OPENAI_BASE_URL.",
+        json_schema_extra=unkeyed("where a model is served does not change what it is; its identity is in the key"),
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="LLM servers, HOST or HOST:PORT, that a run may name in the place of `base_url`; no parameter of a "
+        "run. Empty: whoever types a command may name any, a run of a deployment none.",
         json_schema_extra=unkeyed("where a model is served does not change what it is; its identity is in the key"),
     )
     api_key: SecretStr = Field(
@@ -156,6 +163,12 @@ class LLMSettings(Group):
         description="An answer larger than this is cut off and counts as a fault of the server, in bytes.",
         json_schema_extra=unkeyed("a guard; no usable answer reaches it"),
     )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _read_allowed_hosts(cls, value: object) -> object:
+        names = value.split(",") if isinstance(value, str) else value
+        return read_hosts([str(name) for name in names]) if isinstance(names, list | tuple) else value
 
     @field_validator("summary_language")
     @classmethod
@@ -434,14 +447,19 @@ def settings_file() -> Path:
     return Path(os.environ.get("SUMMIDX_CONFIG") or "summidx.toml")
 
 
-def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+def load_settings(overrides: Mapping[str, Any] | None = None, *, llm_host_must_be_named: bool = False) -> Settings:
     """Read the settings, `overrides` (nested, as the tree is) going before environment and file.
 
     OPENAI_BASE_URL and OPENAI_API_KEY are read where our own variables are not set. A prompt file is read here, once:
     what it says goes on in `llm.instructions`, and no other process needs the file.
 
+    Args:
+        overrides: what goes before. An LLM server among them must be one that environment and file allow.
+        llm_host_must_be_named: they allow what they name; else, where they name no `llm.allowed_hosts`, they allow all.
+
     Raises:
-        UsageError: one line that names each field that cannot be used, or says why the prompt file cannot.
+        UsageError: one line that names each field that cannot be used, or says why the prompt file cannot; or that the
+            LLM server is not allowed.
     """
     if os.environ.get("SUMMIDX_CONFIG") and not settings_file().is_file():
         raise UsageError(f"SUMMIDX_CONFIG names {settings_file()}, which is no file: name one, or unset it")
@@ -457,8 +475,15 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise UsageError(f"unusable settings in the environment: {error}") from None
     except (OSError, ValueError) as error:  # a settings file that is no TOML
         raise UsageError(f"{settings_file()} cannot be read: {error}") from None
+    default_url = os.environ.get("OPENAI_BASE_URL", "")
+    asked = dict((overrides or {}).get("llm") or {})
+    if base_url := asked.pop("base_url", ""):
+        ours = Settings(**{**(overrides or {}), "llm": asked}).llm
+        refuse_other_hosts(
+            base_url, ours.allowed_hosts, ours.base_url or default_url, must_be_named=llm_host_must_be_named
+        )
     llm: dict[str, Any] = {
-        "base_url": settings.llm.base_url or os.environ.get("OPENAI_BASE_URL", ""),
+        "base_url": settings.llm.base_url or default_url,
         "api_key": SecretStr(settings.llm.api_key.get_secret_value() or os.environ.get("OPENAI_API_KEY", "")),
     }
     if settings.llm.prompt_file:

@@ -4,7 +4,6 @@ Everything is a rich `Text`, never markup, and characters that would steer a ter
 terminal summaries are wrapped; in a pipe each thing is on one line, whole, without colours.
 """
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -13,13 +12,11 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from summidx.escaping import escape_text as escape_text  # noqa: PLC0414 - others take it from here
 from summidx.keys import shorten_hashes
 from summidx.prediction import Prediction, PredictionCheck
 from summidx.records import Counts, Document, Hit, Level, Manifest, Origin, Status, count_where
 from summidx.search.outline import Outline, iterate_outline
-
-_STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-"""Unicode categories of control, format (bidi, zero width), surrogate, private and line separator characters."""
 
 FAULTS_SHOWN = 3
 _PIPE_WIDTH = 100_000
@@ -35,16 +32,6 @@ def make_console(file: TextIO) -> Console:
         console
         if console.is_terminal
         else Console(file=file, highlight=False, markup=False, emoji=False, color_system=None, width=_PIPE_WIDTH)
-    )
-
-
-def escape_text(text: str) -> str:
-    r"""One line of text without white space runs, its steering characters as `\x1b`, `\u202e`, ..."""
-    line = " ".join(text.split())
-    if line.isascii() and line.isprintable():
-        return line
-    return "".join(
-        each.encode("unicode_escape").decode() if unicodedata.category(each) in _STEERING else each for each in line
     )
 
 

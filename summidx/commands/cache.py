@@ -103,8 +103,8 @@ def print_report(console: "Console", report: "CacheReport") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from summidx.escaping import escape_text
     from summidx.keys import shorten_hashes
-    from summidx.terminal import escape_text
 
     console.print(Text(f"{escape_text(report.url)}  {_describe_size(report.size_bytes)}"), soft_wrap=True)
     if report.entries:

@@ -108,8 +108,8 @@ def print_disk(console: "Console", use: "DiskUse") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from summidx.escaping import escape_text
     from summidx.space import describe_bytes
-    from summidx.terminal import escape_text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
@@ -138,8 +138,8 @@ def print_disk(console: "Console", use: "DiskUse") -> None:
 
 
 def _tell_pruned(done: dict[str, Any]) -> None:
+    from summidx.escaping import escape_text
     from summidx.space import describe_bytes
-    from summidx.terminal import escape_text
 
     would = "would be " if done["dry_run"] else ""
     for each in done["indexes"]:

@@ -67,7 +67,7 @@ def print_findings(console: "Console", findings: list["Finding"]) -> None:
     from rich.text import Text
 
     from summidx.doctor import State
-    from summidx.terminal import escape_text
+    from summidx.escaping import escape_text
 
     styles = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
     width = max((len(each.check) for each in findings), default=0)

@@ -72,7 +72,7 @@ def plan_build(  # noqa: PLR0913 - its options
 
 def _tell_progress(number: int, total: int, name: str) -> None:
     """On a terminal one line that is written over; elsewhere a line now and then."""
-    from summidx.terminal import escape_text
+    from summidx.escaping import escape_text
 
     if sys.stderr.isatty():
         end = "\n" if number == total else ""

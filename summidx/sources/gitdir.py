@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from summidx.errors import SourceError
+from summidx.escaping import escape_line
 from summidx.sources.regular import read_regular
 
 _SMALL_BYTES = 64 * 1024
@@ -123,7 +124,7 @@ def _follow_dot_git_file(source: str, dot_git: Path) -> Path:
     target = dot_git.parent / text.removeprefix("gitdir: ").rstrip("\r\n")
     if not target.is_dir():
         raise SourceError(
-            f"{source} is a checkout whose git directory {target} does not exist (was it moved or copied?): "
+            f"{source} is a checkout whose git directory {str(target)!r} does not exist (was it moved or copied?): "
             "run `git worktree repair`, or remove .git to read it as a plain folder"
         )
     return _real(target)
@@ -230,7 +231,7 @@ def _read_loose(git_dir: GitDir, name: str) -> bytes | None:
         return None
     except OSError as error:
         raise SourceError(
-            f"the ref {name} of {git_dir.source} cannot be read ({error}): check its permissions"
+            f"the ref {escape_line(name)} of {git_dir.source} cannot be read ({error}): check its permissions"
         ) from error
     return data.split(b"\n", 1)[0].strip() if data else None
 

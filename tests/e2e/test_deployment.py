@@ -176,6 +176,15 @@ def test_nightly_builds_then_finds_it_up_to_date_and_a_retry_builds_what_failed(
     assert run["state"]["message"] == "1/2 repositories failed: bad"
     assert tasks == {"alpha": "Cached", "bad": "Failed"}
 
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        url = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/v1"
+        stray, _ = site.run_nightly("llm_provider=openai", "llm_model=m", f"llm_base_url={url}", code=1)
+        assert stray["state_name"] == "Failed"
+        assert "is not among the LLM servers that this worker may talk to" in stray["state"]["message"]
+        elsewhere.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody has knocked
+            elsewhere.accept()
+
     shutil.copytree(repos / "beta", repos / "missing")
     site.prefect("flow-run", "retry", str(run["id"]))
     run = site.wait_until_final(run["id"])

@@ -2,8 +2,10 @@
 
 import pytest
 
+from flows.engines import Run
 from summidx.errors import UsageError
 from summidx.keys import build_key
+from summidx.plan import Plan
 from summidx.records import Level
 from summidx.settings import Provider, load_settings
 
@@ -83,3 +85,83 @@ def test_settings_of_the_llm_do_not_shape_an_index_without_one():
 def test_a_summary_language_is_a_name_in_one_line(language):
     with pytest.raises(UsageError, match="no name of a language"):
         load_settings({"llm": {"summary_language": language}})
+
+
+class TestLLMHosts:
+    """Whoever may start a run must not have code and the key sent where they like."""
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "https://elsewhere.example/v1"])
+    def test_without_a_list_whoever_types_a_command_may_name_any(self, url, monkeypatch):
+        monkeypatch.setenv("OPENAI_BASE_URL", "http://own.example:8000/v1")
+        assert load_settings({"llm": {"base_url": url}}).llm.base_url == url
+
+    @pytest.mark.parametrize("strict", [False, True])
+    @pytest.mark.parametrize(
+        ("hosts", "url"),
+        [
+            ("gpu-box:8000", "http://gpu-box:8000/v1"),
+            ("gpu-box", "http://GPU-box:8123/v1"),
+            ("api.example, gpu-box", "https://api.example/v1"),
+            ("api.example:443", "https://api.example/v1"),
+            ("[::1]:8000", "http://[::1]:8000/v1"),
+            ("[::1]", "http://[::1]:8001/v1"),
+        ],
+    )
+    def test_what_is_in_the_list_may_be_named_by_a_run(self, strict, hosts, url, monkeypatch):
+        monkeypatch.setenv("SUMMIDX_LLM__ALLOWED_HOSTS", hosts)
+        assert load_settings({"llm": {"base_url": url}}, llm_host_must_be_named=strict).llm.base_url == url
+
+    @pytest.mark.parametrize("strict", [False, True])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://evil.example/v1",
+            "http://gpu-box.evil.example:8000/v1",
+            "http://gpu-box:8001/v1",
+            "http://gpu-box:8000@evil.example/v1",
+            "http://evil.example\\@gpu-box:8000/v1",
+            "http://evil.example#@gpu-box:8000/v1",
+            "http://gpu-box:8000.evil.example/v1",
+            "http://xgpu-box:8000/v1",
+            "http://gpu-box:80000/v1",
+            "http://\uff47pu-box:8000/v1",
+            "ftp://gpu-box:8000/v1",
+            "gpu-box:8000",
+        ],
+    )
+    def test_with_a_list_nothing_else_may_be_named(self, strict, url, monkeypatch):
+        monkeypatch.setenv("SUMMIDX_LLM__ALLOWED_HOSTS", "gpu-box:8000")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+        with pytest.raises(UsageError) as raised:
+            load_settings({"llm": {"base_url": url}}, llm_host_must_be_named=strict)
+        assert "\n" not in str(raised.value)
+        assert "sk-secret" not in str(raised.value)
+
+    def test_the_message_says_what_to_do(self, monkeypatch):
+        with pytest.raises(UsageError, match=r"SUMMIDX_LLM__ALLOWED_HOSTS=evil\.example:443"):
+            load_settings({"llm": {"base_url": "https://evil.example/v1"}}, llm_host_must_be_named=True)
+
+    def test_a_deployments_run_may_name_the_workers_own_server_and_no_other_way_to_it(self, tmp_path, monkeypatch):
+        (tmp_path / "summidx.toml").write_text('[llm]\nbase_url = "https://own.example/v1"\n')
+
+        def load(url):
+            return load_settings({"llm": {"base_url": url}}, llm_host_must_be_named=True).llm.base_url
+
+        assert load("https://own.example:443/v1/other") == "https://own.example:443/v1/other"
+        for url in ("http://own.example:443/v1", "https://own.example:444/v1"):  # in clear, and another service
+            with pytest.raises(UsageError, match=r"own\.example"):
+                load(url)
+
+    def test_a_worker_goes_by_its_own_list_and_not_by_that_of_the_run(self, monkeypatch):
+        described = Run.of("run", load_settings({"llm": {"base_url": "http://a.example/v1"}}), Plan((), None))
+        assert "allowed_hosts" not in described.settings_json
+        assert described.settings().llm.base_url == "http://a.example/v1"
+        monkeypatch.setenv("SUMMIDX_LLM__ALLOWED_HOSTS", "b.example")
+        with pytest.raises(UsageError, match=r"a\.example"):
+            described.settings()
+
+    @pytest.mark.parametrize("hosts", ["http://gpu-box", "*", "gpu-box/v1", "a b", "user@gpu-box"])
+    def test_what_is_no_host_is_refused(self, hosts, monkeypatch):
+        monkeypatch.setenv("SUMMIDX_LLM__ALLOWED_HOSTS", hosts)
+        with pytest.raises(UsageError, match="is no host"):
+            load_settings()

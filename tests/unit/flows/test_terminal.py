@@ -1,9 +1,11 @@
 """What the end of a run says in a terminal."""
 
 import io
+import logging
 
 import pytest
 
+from flows.logs import log_file
 from flows.progress import RepoResult, build_report
 from flows.terminal import Terminal
 from summidx.records import BuildReport, Fault, Outcome, Status, Usage
@@ -49,3 +51,36 @@ def test_requests_beyond_the_calls_are_accounted_for(shown):
         {}, llm_calls=324, requests=330, retries={"Overloaded": 2}
     )
     assert "324 calls (326 requests), 0" in shown({}, llm_calls=324, requests=326, retries={"Overloaded": 2})
+
+
+HOSTILE = "a\x1b[31m\x9b1m\u202eb\nINFO forged\u2028c\ud800"
+ESCAPED = r"a\x1b[31m\x9b1m\u202eb\nINFO forged\u2028c\ud800"
+
+
+def test_what_a_repository_is_called_steers_no_terminal():
+    stream = io.StringIO()
+    terminal = Terminal(stream)
+    terminal.tell(f"  {HOSTILE}: new")
+    result = RepoResult(HOSTILE, "failed", "new", reason=HOSTILE)
+    report = build_report(flow_run_id="", settings=load_settings(), seconds=1.0, results=[result])
+    terminal.ended(report)
+    shown = stream.getvalue()
+    assert shown.startswith(f"  {ESCAPED}: new\n")
+    assert shown.count(ESCAPED) == 2, "the line and the message; the table wraps"
+    assert report.message() == f"1/1 repositories failed: {ESCAPED}"
+    assert all(each.isprintable() for each in shown.replace("\n", ""))
+
+
+def test_what_is_logged_forges_no_line(tmp_path):
+    log = logging.getLogger("summidx.test")
+    with log_file(str(tmp_path), "run") as path:
+        try:
+            (tmp_path / HOSTILE).read_text()
+        except UnicodeEncodeError as error:
+            error.reason = HOSTILE
+            log.exception("%s", HOSTILE)
+    first, *rest = path.read_text().split("\n")
+    assert first.endswith(f"summidx.test: {ESCAPED}")
+    assert rest[0] == "Traceback (most recent call last):"
+    assert r"a\x1b[31m\x9b1m\u202eb" in "\n".join(rest)
+    assert all(each.isprintable() for line in rest for each in line)

@@ -74,6 +74,8 @@ class SkipReason(StrEnum):
     UNREADABLE = "unreadable"
     TOO_DEEP = "too_deep"
     BAD_NAME = "bad_name"
+    REDACTED = "redacted"
+    """It is read, but for the secrets in it."""
 
 
 class Outcome(StrEnum):

@@ -228,6 +228,9 @@ class ParseSettings(Group):
     cpu_s_per_file: float = Field(
         20.0, gt=0, description="CPU time for one file, in seconds; past it, it is not read as code."
     )
+    redact: bool = Field(
+        True, description="Take credentials (keys, tokens, passwords in URLs) out of every text before it is used."
+    )
     memory_mb: int = Field(
         2048,
         ge=256,

@@ -35,6 +35,7 @@ KEYED = {
     "sources.max_file_bytes",
     "sources.max_depth",
     "parsing.cpu_s_per_file",
+    "parsing.redact",
 }
 """The settings that shape an index. A change of this list makes every index of every user be built again."""
 

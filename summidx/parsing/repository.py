@@ -8,6 +8,7 @@ from dataclasses import replace
 from summidx.errors import ParseError
 from summidx.parsing.calls import Links
 from summidx.parsing.process import Job, Run, run_child
+from summidx.parsing.redaction import redact
 from summidx.parsing.units import FileFacts
 from summidx.records import ParsedRepo, Skip, SkipReason, SourceFile, Unit
 from summidx.settings import ParseSettings
@@ -22,7 +23,7 @@ _ID_SEPARATOR = "::"
 def parse_files(files: Sequence[SourceFile], settings: ParseSettings, stop: Stop) -> ParsedRepo:
     """See `summidx.parsing.parse`."""
     stop.check()
-    jobs, skips = _prepare(files)
+    jobs, skips = _prepare(files, settings, stop)
     given_up: dict[str, Skip] = {}
     crashes: Counter[str] = Counter()
     while jobs:
@@ -50,10 +51,11 @@ def parse_files(files: Sequence[SourceFile], settings: ParseSettings, stop: Stop
     return ParsedRepo(units=(), skips=tuple(skips))
 
 
-def _prepare(files: Sequence[SourceFile]) -> tuple[list[Job], list[Skip]]:
-    """What the child gets, sorted by path; and files whose path would make ids ambiguous."""
+def _prepare(files: Sequence[SourceFile], settings: ParseSettings, stop: Stop) -> tuple[list[Job], list[Skip]]:
+    """What the child gets, sorted by path, secrets taken out; and files whose path would make ids ambiguous."""
     jobs, skips = [], []
     for file in sorted(files, key=lambda file: file.path):
+        stop.check()
         if _ID_SEPARATOR in file.path:
             skips.append(Skip(file.path, SkipReason.BAD_NAME, f"`{_ID_SEPARATOR}` stands between path and name in ids"))
             continue
@@ -65,7 +67,10 @@ def _prepare(files: Sequence[SourceFile]) -> tuple[list[Job], list[Skip]]:
             is_test=classify.is_test_path(file.path),
             is_secondary=is_opaque or classify.is_secondary_path(file.path),
         )
-        jobs.append(Job(facts, file.data))
+        data, redacted = redact(file) if settings.redact else (file.data, None)
+        jobs.append(Job(facts, data))
+        if redacted:
+            skips.append(redacted)
     return jobs, skips
 
 

@@ -27,11 +27,11 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
-from flows.cluster import check_cluster
 from flows.engines import Run, close_run, open_run, stop_run
 from flows.ledger import FLOW, crash_unfinished, settle
 from flows.logs import log_file
 from flows.prefect_server import prefect_api, served_flow, ui_page
+from flows.preflight import check_cluster
 from flows.progress import (
     Ending,
     RepoResult,

@@ -12,7 +12,6 @@ os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
 import dask.config
 from distributed import LocalCluster
 
-from summidx.embedding.room import check_gpus
 from summidx.errors import UsageError
 from summidx.settings import ClusterSettings, Provider, Settings
 
@@ -74,27 +73,11 @@ def dask_setup(worker: object) -> None:  # noqa: ARG001 - the name and signature
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def check_cluster(run_settings: Settings) -> None:
-    """Find out before anything is planned or started whether what the run is to run on can be used.
-
-    GPUs: dask-cuda, the driver, and enough free memory for the embedding model on each. Whether a scheduler that runs
-    already answers is found out when the first repository is built.
-
-    Raises:
-        UsageError: it cannot.
-        EmbeddingError: the embedding model cannot be found.
-    """
-    settings = run_settings.cluster
-    if settings.gpu_ids and not settings.force_cpu and not settings.scheduler_address:
-        _cuda_cluster_class()
-        check_gpus(run_settings)
-
-
 def _cuda_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
     """A worker process for each GPU; each sees all of them, another one first, and uses the first (`cuda:0`)."""
     ids = list(settings.gpu_ids)
     try:
-        cluster: AbstractContextManager[Any] = _cuda_cluster_class()(
+        cluster: AbstractContextManager[Any] = cuda_cluster_class()(
             CUDA_VISIBLE_DEVICES=ids,
             n_workers=settings.num_processes,
             threads_per_worker=settings.threads_per_worker,
@@ -113,7 +96,12 @@ def _cuda_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
     return cluster
 
 
-def _cuda_cluster_class() -> Any:  # noqa: ANN401 - a class of a package without types, that may be missing
+def cuda_cluster_class() -> Any:  # noqa: ANN401 - a class of a package without types, that may be missing
+    """LocalCUDACluster.
+
+    Raises:
+        UsageError: dask-cuda is not installed, or cannot be imported.
+    """
     try:
         from dask_cuda import LocalCUDACluster
     except ImportError as error:

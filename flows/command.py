@@ -136,8 +136,8 @@ def _refuse_unusable(parameters: dict[str, Any]) -> None:
     request = BuildRequest.from_parameters(parameters)
     settings = request.settings()
     request.repos(settings)
-    if settings.cluster.gpu_ids:
-        from flows.cluster import check_cluster
+    if settings.cluster.gpu_ids or settings.cluster.scheduler_address:
+        from flows.preflight import check_cluster
 
         check_cluster(settings)
 

@@ -26,6 +26,9 @@ TLS = {
 }
 """What a client needs for `tls://`, and the variables that set it."""
 
+REQUIRED = "distributed.comm.require-encryption"
+REQUIRED_VARIABLE = "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"
+
 _OF_SCHEDULER = {name: value for name, value in DASK_SETTINGS.items() if name.startswith("distributed.scheduler.")}
 
 HOW = "see deployments/README.md, and deployments/make-certificates"
@@ -35,9 +38,14 @@ def check_certificates(address: str) -> None:
     """Find out, before anything connects, whether this process can speak to a scheduler at `tls://...`.
 
     Raises:
-        UsageError: certificates are not set, or cannot be used.
+        UsageError: certificates are not set, or cannot be used; or encryption is required, and `address` has none.
     """
     if not address.startswith("tls://"):
+        if dask.config.get(REQUIRED, None):
+            raise UsageError(
+                f"the Dask scheduler {address} is not reached by TLS, which {REQUIRED_VARIABLE} demands, so nothing "
+                "can be built: write tls://, or unset that"
+            )
         return
     if missing := [variable for name, variable in TLS.items() if not dask.config.get(name, None)]:
         raise UsageError(

@@ -124,7 +124,7 @@ def _render_refusal(full: Sequence[GPU], gpus: Sequence[GPU], need: MemoryNeed, 
         if any(gpu.processes for gpu in full)
         else "",
         # The batch is worth a word only where it decides.
-        "lower `embedding.batch_tokens`" if need.activations_bytes > need.total_bytes // 4 else "",
+        "lower `embedding.batch_tokens` (to 2048, say)" if need.activations_bytes > need.total_bytes // 4 else "",
         "embed on the CPU with --force-cpu",
     ]
     return f"{problems}; {needed}: {', or '.join(filter(None, advice))}"

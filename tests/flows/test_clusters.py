@@ -6,6 +6,8 @@ import pytest
 from distributed import Client
 
 from flows.cluster import make_cluster
+from flows.preflight import check_cluster
+from summidx.errors import UsageError
 from summidx.settings import load_settings
 from summidx.workers import fit_workers
 
@@ -62,3 +64,9 @@ def test_each_gpu_has_one_process_for_which_it_is_the_first(cluster, first):
     assert len({pid for pid, *_ in found} - {os.getpid()}) == len(first)
     assert {order for *_, order in found} == {"PCI_BUS_ID"}
     assert threads == [4] * len(first)
+
+
+def test_certificates_that_are_missing_are_found_out_before_anything_is_started():
+    settings = load_settings({"cluster": {"scheduler_address": "tls://127.0.0.1:9"}})
+    with pytest.raises(UsageError, match="DASK_DISTRIBUTED__COMM__TLS__CA_FILE"):
+        check_cluster(settings)

@@ -156,6 +156,7 @@ def test_a_run_that_is_killed_takes_its_server_and_workers_along(build, hold):
         (("--repo", ".", "--gpu-ids", "a"), "'a' is no number of a GPU"),
         (("--repo", ".", "--gpu-ids", "0,-1"), "'-1' is no number of a GPU"),
         (("--repo", ".", "--gpu-ids", "0,1,0"), "GPU 0 is named twice"),
+        (("--repo", ".", "--scheduler-address", "tls://127.0.0.1:9"), "DASK_DISTRIBUTED__COMM__TLS__CA_FILE"),
         (("--repo", ".", "--llm-provider", "openai"), "llm"),
         (("--repo", ".", "--scheduler-address", "nonsense"), "scheduler_address"),
         (("--repo", ".", "--log-dir", "/proc/logs"), "--log-dir"),

@@ -111,6 +111,14 @@ def test_a_key_of_another_certificate_is_named(machine, other, scheduler):
         connect(scheduler)
 
 
+def test_an_address_without_tls_is_refused_where_encryption_is_required():
+    with (
+        dask.config.set({"distributed.comm.require-encryption": True}),
+        pytest.raises(UsageError, match="DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION demands"),
+    ):
+        connect("tcp://127.0.0.1:9")
+
+
 def test_without_tls_nobody_gets_in_and_is_told_what_to_write(scheduler):
     with pytest.raises(UsageError, match="write tls://"):
         connect(scheduler.replace("tls:", "tcp:"))

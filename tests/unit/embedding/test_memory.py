@@ -116,6 +116,11 @@ def test_a_bigger_model_is_read_by_its_headers_alone(tmp_path):
     assert large.activations_bytes > 4 * small.activations_bytes  # a mask of longer texts is wider, too
 
 
+@needs_minilm
+def test_a_budget_that_the_gpu_will_find_needs_what_its_search_begins_with():
+    assert need_of("all-MiniLM-L6-v2", 0) == need_of("all-MiniLM-L6-v2", 2048)
+
+
 def test_weights_are_counted_as_they_are_loaded_and_not_as_they_lie():
     def weights(dtype):
         return estimate_need([Tensor("a.0.b", dtype, (10, 30))], batch_tokens=1, longest_text=1).weights_bytes
@@ -127,7 +132,7 @@ def test_weights_are_counted_as_they_are_loaded_and_not_as_they_lie():
 
 
 def test_a_model_without_files_needs_what_cuda_takes_and_one_that_is_not_here_is_not_guessed_at(tmp_path, monkeypatch):
-    assert need_of("hashing") == MemoryNeed(0, 0)
+    assert need_of("hashing") == need_of("hashing", 0) == MemoryNeed(0, 0)
     assert need_of("hashing").total_bytes > CONTEXT_BYTES
     resolved = resolve_model(EmbeddingSettings(model="hashing"))
     assert load_need(type(resolved)("some/model", None, "some/model@abc", "0" * 40), 4096) is None

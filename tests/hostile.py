@@ -29,7 +29,7 @@ STEERING_NAMES = {
     "bidi\u202eyp.exe.py": BODY,
     os.fsdecode(b"latin-\xe9\xff.py"): BODY,
     "a.py::work": BODY,
-    "<script>alert(1)</script>.py": BODY,
+    "<img src=x onerror=alert(1)>.py": BODY,
     "| cell | [link](http:evil) | `x` **b**.py": BODY,
     "{name} %s $(id) `id` ; rm -rf .py": BODY,
     "n" * 250 + ".py": BODY,
@@ -233,8 +233,8 @@ def _tree_that_multiplies(_: Corpus, path: Path) -> None:
 
 
 def _blob_that_inflates(_: Corpus, path: Path) -> None:
-    """A blob of 500 MB in half a megabyte of pack."""
-    make_git(path, {"work.py": BODY.encode(), "zeros.py": b"0" * 500_000_000})
+    """A blob of 200 MB in a fifth of a megabyte."""
+    make_git(path, {"work.py": BODY.encode(), "zeros.py": b"0" * 200_000_000})
 
 
 def _deep_code(_: Corpus, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +29,18 @@ class SafeFormatter(logging.Formatter):
         return "\n".join(map(escape_line, super().format(record).split("\n")))
 
 
+class LogFile(logging.FileHandler):
+    """A log file. Where the disk refuses a line the line is lost, without a word and a traceback for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Called where a line could not be written."""
+
+    def close(self) -> None:
+        """Close the file, whether or not what is left of it can still be written."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_file(log_dir: str, name: str) -> Iterator[Path]:
     """Write what is logged in this process to a new file in `log_dir` for the duration of the block.
@@ -40,7 +52,7 @@ def log_file(log_dir: str, name: str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         hide_from_git(path.parent)
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler = LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(
             f"the log folder {log_dir} cannot be written ({error.strerror}): name another with --log-dir"

@@ -9,7 +9,8 @@ from prefect.context import TaskRunContext
 from pydantic import TypeAdapter
 
 from flows.engines import run_engine_of
-from summidx.errors import CacheError, StoreError, UnknownIndex
+from flows.lost_device import leave_to_nanny
+from summidx.errors import CacheError, DeviceLost, StoreError, UnknownIndex
 from summidx.records import BuildReport, PinnedRepo
 
 REPORT = TypeAdapter(BuildReport)
@@ -54,5 +55,9 @@ def summarize_and_embed_repo(name: str, source: str, commit: str, build_key: str
     pinned = PinnedRepo(name=name, source=source, commit=commit, build_key=build_key, generation=generation)
     run_engine = run_engine_of(run_id)
     expected = run_engine.run.expected_publish_ids.get(name)
-    report = index_repo(pinned, run_engine.get(), expected_publish_id=expected)
+    try:
+        report = index_repo(pinned, run_engine.get(), expected_publish_id=expected)
+    except DeviceLost as error:
+        leave_to_nanny(error)
+        raise
     return REPORT.dump_python(report, mode="json")

@@ -15,6 +15,7 @@
     │   ├── Outage                  the endpoint has answered nothing for too long: stops the run
     │   └── RequestRefused          any other 4xx: the server will not take this request
     ├── EmbeddingError              the embedding model cannot be loaded or failed
+    │   └── DeviceLost              the GPU answers nothing more in this process
     ├── CacheError                  the cache cannot be read or written
     ├── StoreError                  an index cannot be read, written or published
     │   └── UnknownIndex            no index of that name under the index root
@@ -123,6 +124,13 @@ class RequestRefused(LLMError):
 
 class EmbeddingError(SummidxError):
     """The embedding model cannot be found, is not what it claims to be, or failed."""
+
+
+class DeviceLost(EmbeddingError):
+    """The GPU answers nothing more in this process, whatever is asked of it; only a new process has it again.
+
+    CUDA calls such an error sticky: an illegal memory access, a failed launch, a fault of the memory or of the bus.
+    """
 
 
 class CacheError(SummidxError):

@@ -196,9 +196,9 @@ class EmbeddingSettings(Group):
         False, description="Run Python code that comes with the model. Off unless you know the model's authors."
     )
     batch_tokens: int = Field(
-        4096,
-        ge=64,
-        description="Token budget of one batch, padding included.",
+        0,
+        ge=0,
+        description="Token budget of a batch, padding included; 0: 1,024 on a CPU, what a short probe finds on a GPU.",
         json_schema_extra=unkeyed("batches change vectors by rounding only"),
     )
 

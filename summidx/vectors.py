@@ -21,7 +21,7 @@ from summidx.records import Vectors
 from summidx.stop import Stop
 
 EMBED_SLICE = 256
-"""Texts handed to the embedding thread at once: the embedder sorts by length what it is given, other repositories take
+"""Texts handed to the embedding threads at once: the embedder sorts by length what it is given, other repositories take
 turns between slices, and a stop is seen between them."""
 
 Vector = npt.NDArray[np.float32]
@@ -38,11 +38,11 @@ class Wait(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TimedVectors:
-    """What the embedding thread gives for a slice."""
+    """What the embedding threads give for a slice."""
 
     vectors: Vectors
     seconds: float
-    """What it took there, without the time that the slice waited for its turn."""
+    """What it took there, without the time that the slice waited for its turn; what two take at once counts once."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class VectorUsage:
     reused: int = 0
     """From the cache, or from another repository's work in progress."""
     seconds: float = 0.0
-    """Of the embedding thread."""
+    """Of the embedding threads."""
 
 
 class TextVectors:
@@ -68,7 +68,7 @@ class TextVectors:
         Args:
             cache: its policy decides what is looked up and kept.
             model: identity of the embedding model, its weights included.
-            embed: submits texts to the embedding thread.
+            embed: submits texts to the embedding threads.
             wait: waits for that, or for a stop.
         """
         self._cache = cache

@@ -52,6 +52,7 @@ def load_embedder(settings: EmbeddingSettings, *, force_cpu: bool = False, cpu_t
 
     Raises:
         EmbeddingError: it cannot be found or loaded.
+        DeviceLost: the GPU failed.
     """
     resolved = resolve_model(settings)
     if hashing := _HASHING.fullmatch(resolved.model_id):

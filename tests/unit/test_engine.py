@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from summidx import engine as engine_module
+from summidx.embedding.hashing import HashingEmbedder
 from summidx.engine import Engine
 from summidx.errors import Stopped
 from summidx.hierarchy import build_tree
@@ -104,3 +105,35 @@ def test_a_locked_database_does_not_hold_up_the_end_and_what_is_lost_is_said(eng
             locker.rollback()
             locker.close()
     assert "1 answers are not in it" in caplog.text
+
+
+def test_what_two_slices_take_at_the_same_time_counts_once(engine, monkeypatch):
+    both = threading.Barrier(2)
+    embed = engine._embedder.embed
+
+    def embed_slowly(texts, *, input_type):
+        both.wait(30)
+        time.sleep(0.2)
+        both.wait(30)
+        return embed(texts, input_type=input_type)
+
+    monkeypatch.setattr(engine._embedder, "embed", embed_slowly)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(2) as threads:
+        took = list(threads.map(engine._embed_now, (["one"], ["two"])))
+    assert 0.2 <= sum(each.seconds for each in took) <= time.perf_counter() - start
+
+
+def test_the_model_is_loaded_once_whichever_thread_comes_first(engine, monkeypatch):
+    loaded = []
+
+    def load_slowly(*_, **__):
+        loaded.append(None)
+        time.sleep(0.2)
+        return HashingEmbedder(8)
+
+    monkeypatch.setattr(engine_module, "load_embedder", load_slowly)
+    with ThreadPoolExecutor(2) as threads:
+        for each in threads.map(engine._embed_now, (["one"], ["two"])):
+            assert each.vectors.dim == 8
+    assert len(loaded) == 1

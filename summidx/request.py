@@ -75,7 +75,8 @@ class BuildRequest:
             cache_url: goes before `cache.url`. It is no parameter of a run: those are shown to everybody who may see
                 the run, and a database's URL holds its password.
             from_api: it came over Prefect's API (a run of a deployment), from whoever may start a run there, and not
-                from who started this process: no LLM server that the process's own settings do not name.
+                from who started this process: no LLM server or Dask scheduler that the process's own settings do not
+                name.
 
         Raises:
             UsageError: they cannot be used.
@@ -83,7 +84,7 @@ class BuildRequest:
         overrides = {**self.overrides, **({"log_dir": log_dir} if log_dir else {})}
         if cache_url:
             overrides["cache"] = {**overrides.get("cache", {}), "url": cache_url}
-        settings = load_settings(overrides, llm_host_must_be_named=from_api)
+        settings = load_settings(overrides, from_api=from_api)
         IndexRoot(settings.index_root)  # refuses what is no folder, such as s3://
         folders = ("index_root", "log_dir")
         paths = {name: str(Path(getattr(settings, name)).expanduser().absolute()) for name in folders}

@@ -287,6 +287,18 @@ class ClusterSettings(Group):
         json_schema_extra=unkeyed("where work runs"),
     )
 
+    allowed_schedulers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Addresses that a run of a deployment may name in the place of `scheduler_address`; no parameter "
+        "of a run. Whoever types a command may name any.",
+        json_schema_extra=unkeyed("where work runs"),
+    )
+
+    @field_validator("allowed_schedulers", mode="before")
+    @classmethod
+    def _split_allowed_schedulers(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
     @field_validator("scheduler_address")
     @classmethod
     def _check_scheduler_address(cls, value: str) -> str:
@@ -450,7 +462,7 @@ def settings_file() -> Path:
     return Path(os.environ.get("SUMMIDX_CONFIG") or "summidx.toml")
 
 
-def load_settings(overrides: Mapping[str, Any] | None = None, *, llm_host_must_be_named: bool = False) -> Settings:
+def load_settings(overrides: Mapping[str, Any] | None = None, *, from_api: bool = False) -> Settings:
     """Read the settings, `overrides` (nested, as the tree is) going before environment and file.
 
     OPENAI_BASE_URL and OPENAI_API_KEY are read where our own variables are not set. A prompt file is read here, once:
@@ -458,11 +470,13 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, llm_host_must_b
 
     Args:
         overrides: what goes before. An LLM server among them must be one that environment and file allow.
-        llm_host_must_be_named: they allow what they name; else, where they name no `llm.allowed_hosts`, they allow all.
+        from_api: they are of a run that came over Prefect's API, from whoever may start a run there: environment and
+            file allow the LLM server and the Dask scheduler that they name, and no other. Else they allow all, unless
+            they name `llm.allowed_hosts`.
 
     Raises:
         UsageError: one line that names each field that cannot be used, or says why the prompt file cannot; or that the
-            LLM server is not allowed.
+            LLM server or the scheduler is not allowed.
     """
     if os.environ.get("SUMMIDX_CONFIG") and not settings_file().is_file():
         raise UsageError(f"SUMMIDX_CONFIG names {settings_file()}, which is no file: name one, or unset it")
@@ -482,9 +496,9 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, llm_host_must_b
     asked = dict((overrides or {}).get("llm") or {})
     if base_url := asked.pop("base_url", ""):
         ours = Settings(**{**(overrides or {}), "llm": asked}).llm
-        refuse_other_hosts(
-            base_url, ours.allowed_hosts, ours.base_url or default_url, must_be_named=llm_host_must_be_named
-        )
+        refuse_other_hosts(base_url, ours.allowed_hosts, ours.base_url or default_url, must_be_named=from_api)
+    if from_api:
+        _refuse_other_schedulers(settings.cluster.scheduler_address, overrides or {})
     llm: dict[str, Any] = {
         "base_url": settings.llm.base_url or default_url,
         "api_key": SecretStr(settings.llm.api_key.get_secret_value() or os.environ.get("OPENAI_API_KEY", "")),
@@ -493,3 +507,15 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, llm_host_must_b
         own = {**settings.llm.instructions, **load_instructions(settings.llm.prompt_file)}
         llm |= {"instructions": own, "prompt_file": ""}
     return settings.model_copy(update={"llm": settings.llm.model_copy(update=llm)})
+
+
+def _refuse_other_schedulers(address: str, overrides: Mapping[str, Any]) -> None:
+    """Refuse a scheduler that environment and file do not name: what it sends is unpickled, which runs code."""
+    asked = {key: value for key, value in (overrides.get("cluster") or {}).items() if key != "scheduler_address"}
+    ours = Settings(**{**overrides, "cluster": asked}).cluster
+    if address not in ("", ours.scheduler_address, *ours.allowed_schedulers):
+        raise UsageError(
+            f"{address} is not among the Dask schedulers that this worker may connect to, and could run code here: "
+            "name it in the worker's own environment (SUMMIDX_CLUSTER__ALLOWED_SCHEDULERS) or file "
+            "(`cluster.allowed_schedulers`), or leave scheduler_address out"
+        )

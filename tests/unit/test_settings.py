@@ -1,5 +1,7 @@
 """Settings come from option, environment, file and default, in this order; what is unusable is named in one line."""
 
+from types import MappingProxyType
+
 import pytest
 
 from flows.engines import Run
@@ -109,7 +111,7 @@ class TestLLMHosts:
     )
     def test_what_is_in_the_list_may_be_named_by_a_run(self, strict, hosts, url, monkeypatch):
         monkeypatch.setenv("SUMMIDX_LLM__ALLOWED_HOSTS", hosts)
-        assert load_settings({"llm": {"base_url": url}}, llm_host_must_be_named=strict).llm.base_url == url
+        assert load_settings({"llm": {"base_url": url}}, from_api=strict).llm.base_url == url
 
     @pytest.mark.parametrize("strict", [False, True])
     @pytest.mark.parametrize(
@@ -133,19 +135,19 @@ class TestLLMHosts:
         monkeypatch.setenv("SUMMIDX_LLM__ALLOWED_HOSTS", "gpu-box:8000")
         monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
         with pytest.raises(UsageError) as raised:
-            load_settings({"llm": {"base_url": url}}, llm_host_must_be_named=strict)
+            load_settings({"llm": {"base_url": url}}, from_api=strict)
         assert "\n" not in str(raised.value)
         assert "sk-secret" not in str(raised.value)
 
     def test_the_message_says_what_to_do(self, monkeypatch):
         with pytest.raises(UsageError, match=r"SUMMIDX_LLM__ALLOWED_HOSTS=evil\.example:443"):
-            load_settings({"llm": {"base_url": "https://evil.example/v1"}}, llm_host_must_be_named=True)
+            load_settings({"llm": {"base_url": "https://evil.example/v1"}}, from_api=True)
 
     def test_a_deployments_run_may_name_the_workers_own_server_and_no_other_way_to_it(self, tmp_path, monkeypatch):
         (tmp_path / "summidx.toml").write_text('[llm]\nbase_url = "https://own.example/v1"\n')
 
         def load(url):
-            return load_settings({"llm": {"base_url": url}}, llm_host_must_be_named=True).llm.base_url
+            return load_settings({"llm": {"base_url": url}}, from_api=True).llm.base_url
 
         assert load("https://own.example:443/v1/other") == "https://own.example:443/v1/other"
         for url in ("http://own.example:443/v1", "https://own.example:444/v1"):  # in clear, and another service
@@ -165,3 +167,28 @@ class TestLLMHosts:
         monkeypatch.setenv("SUMMIDX_LLM__ALLOWED_HOSTS", hosts)
         with pytest.raises(UsageError, match="is no host"):
             load_settings()
+
+
+class TestSchedulersOfARunOfADeployment:
+    ASKED = MappingProxyType({"cluster": {"scheduler_address": "tls://10.0.0.1:8786", "num_processes": 2}})
+
+    def test_one_that_the_worker_does_not_name_is_refused_since_it_could_run_code(self, monkeypatch):
+        with pytest.raises(UsageError, match=r"tls://10\.0\.0\.1:8786.*SUMMIDX_CLUSTER__ALLOWED_SCHEDULERS"):
+            load_settings(self.ASKED, from_api=True)
+        monkeypatch.setenv("SUMMIDX_CLUSTER__SCHEDULER_ADDRESS", "tls://10.0.0.2:8786")
+        with pytest.raises(UsageError, match="scheduler_address"):
+            load_settings(self.ASKED, from_api=True)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("SUMMIDX_CLUSTER__SCHEDULER_ADDRESS", "tls://10.0.0.1:8786"),
+            ("SUMMIDX_CLUSTER__ALLOWED_SCHEDULERS", "tls://10.0.0.9:8786, tls://10.0.0.1:8786"),
+        ],
+    )
+    def test_one_that_it_names_is_used(self, monkeypatch, name, value):
+        monkeypatch.setenv(name, value)
+        assert load_settings(self.ASKED, from_api=True).cluster.scheduler_address == "tls://10.0.0.1:8786"
+
+    def test_whoever_types_a_command_may_name_any(self):
+        assert load_settings(self.ASKED).cluster.scheduler_address == "tls://10.0.0.1:8786"

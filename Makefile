@@ -6,6 +6,8 @@ TORCH ?= torch==2.13.0
 DEMO_INDEX ?= demo-index
 # Half of what the slowest tests do is to wait for the start of servers and workers.
 TEST_PROCESSES ?= 2
+# short: minutes, as in CI; long: 200 repositories and more of each fault, whose figures go to benchmarks/results/.
+CHAOS ?= short
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -16,7 +18,7 @@ VLLM_MODEL := .venv-vllm/tiny-model/config.json
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check format test-vllm clean
+.PHONY: help install demo test chaos check format test-vllm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +36,10 @@ demo: $(INSTALLED) ## index this repository and some installed packages, without
 
 test: $(INSTALLED) ## run the tests that need neither GPU nor vLLM
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not vllm and not gpu and not chaos"
+
+chaos: export CHAOS := $(CHAOS)
+chaos: $(INSTALLED) ## inject faults into builds of many repositories, and compare with a build without any (CHAOS=long: more)
+	$(BIN)/python -m pytest -m chaos --durations=0 --durations-min=1
 
 check: $(INSTALLED) ## check format, lint, types and import rules
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,6 +112,12 @@ class FakeLLM:
         self.request_headers: list[dict[str, str]] = []
         self.in_flight = 0
         self.max_in_flight = 0
+        self.seconds: list[float] = []
+        """How long each request took, from its coming until it was answered or its client hung up."""
+        self.ports: set[int] = set()
+        """Of the clients that wait for an answer."""
+        self.client_port = 0
+        """Of the client whose request came last: a script may want to know who asks."""
         self.models_calls = 0
         self.tokenize_calls = 0
         self.working = 0
@@ -156,6 +163,10 @@ class FakeLLM:
         self.in_flight += 1
         self._called.set()
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        assert request.transport is not None
+        self.client_port = port = request.transport.get_extra_info("peername")[1]
+        self.ports.add(port)
+        came = time.monotonic()
         try:
             answer = self._faults.pop(0) if self._faults else None
             if answer is None and self.script is not None:
@@ -163,6 +174,8 @@ class FakeLLM:
             return await self._send(request, body, answer or self._refusal(request, body) or Answer())
         finally:
             self.in_flight -= 1
+            self.ports.discard(port)
+            self.seconds.append(time.monotonic() - came)
 
     def _refusal(self, request: web.Request, body: dict[str, Any]) -> Answer | None:
         """What a real server refuses: a wrong key, another model, a prompt that does not fit."""

@@ -1,16 +1,11 @@
 """Real runs: the command in its own process, real repositories, one real Prefect server for all."""
 
 import json
-import os
 import queue
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +14,7 @@ from typing import Any
 
 import pygit2
 import pytest
+from prefect_api import Api, clean_environment, running_api
 
 BUILD = Path(__file__).parents[2] / "flows" / "build.py"
 
@@ -174,75 +170,17 @@ class _LLMHandler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@dataclass(frozen=True)
-class Api:
-    """A Prefect API, asked over HTTP as any client would."""
-
-    url: str
-
-    def post(self, path: str, body: object) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return json.load(response)
-
-    def flow_run(self, run_id: str) -> dict[str, Any]:
-        return self.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})[0]
-
-    def last_flow_run(self) -> dict[str, Any]:
-        return self.post("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
-
-    def task_states(self, run_id: str) -> dict[str, str]:
-        """Name of each task run of a flow run, and the name of its state."""
-        return {name: states[-1] for name, states in self.tries(run_id).items()}
-
-    def tries(self, run_id: str) -> dict[str, list[str]]:
-        """Name of each repository of a flow run, and the names of the states of its task runs, in order."""
-        asked = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        states: dict[str, list[str]] = {}
-        for run in self.post("/task_runs/filter", asked):
-            states.setdefault(run["name"], []).append(run["state_name"])
-        return states
-
-
 @pytest.fixture(scope="session")
 def prefect_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment with a Prefect home of its own and no setting of the developer's."""
-    home = tmp_path_factory.mktemp("prefect-home")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "SUMMIDX_", "OPENAI_", "DASK_"))}
-    return kept | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    return clean_environment(tmp_path_factory.mktemp("prefect-home"))
 
 
 @pytest.fixture(scope="session")
 def api(prefect_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """`prefect server start`, for all tests of this folder."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    log = tmp_path_factory.mktemp("prefect-server") / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
-            env=prefect_env,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
-        yield Api(url)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+    with running_api(prefect_env, tmp_path_factory.mktemp("prefect-server") / "log") as api:
+        yield api
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdap
 from flows.engines import Run, close_run, open_run, stop_run
 from flows.ledger import FLOW, crash_unfinished, settle
 from flows.logs import log_file
-from flows.prefect_server import prefect_api, served_flow, ui_page
+from flows.prefect_server import expect_no_api, prefect_api, served_flow, ui_page
 from flows.preflight import check_cluster
 from flows.progress import (
     Ending,
@@ -47,7 +47,7 @@ from flows.progress import (
 )
 from flows.results import keep_results_private, results_folder
 from flows.runner import IndexTaskRunner
-from flows.sweep import announced, sweep
+from flows.sweep import announce, sweep, withdraw
 from flows.tasks import REPORT, summarize_and_embed_repo
 from summidx.accounting import find_cost
 from summidx.errors import NotAttempted, Outage, Stopped, StoreError, SummidxError, Unauthorised, UnknownModel
@@ -86,9 +86,10 @@ def run_name() -> str:
     name=FLOW,
     flow_run_name=run_name,
     task_runner=IndexTaskRunner(),
-    on_failure=[crash_unfinished],
-    on_crashed=[crash_unfinished],
-    on_cancellation=[crash_unfinished],
+    on_completion=[withdraw],
+    on_failure=[crash_unfinished, withdraw],
+    on_crashed=[crash_unfinished, withdraw],
+    on_cancellation=[crash_unfinished, withdraw],
 )
 def summary_index(  # noqa: PLR0913 - the fields of the form
     *,
@@ -158,11 +159,8 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         raise RuntimeError("summary_index runs as a flow on its own task runner: call it, do not call its function")
     run_id = str(context.flow_run.id)
     settings = request.settings(from_api=context.flow_run.deployment_id is not None)
-    with (
-        prefect_api() as api_url,
-        log_file(settings.log_dir, f"run-{run_id[:8]}") as log,
-        announced(settings.log_dir, context.flow_run),
-    ):
+    with prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}") as log:
+        announce(settings.log_dir, context.flow_run)
         if swept := sweep(settings.log_dir):
             tell_warning(f"earlier runs had died without a word: {swept} of their states were set to Crashed")
         for warning in request.warnings():
@@ -184,6 +182,8 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         prediction=_check_prediction(plan, settings, results, seconds),
     )
     tell_report(report)
+    if not context.task_runner.wait_for_api():
+        expect_no_api()
     if report.failed or report.not_attempted:
         return Failed(message=report.message())
     return Completed(message=report.message(), data=RUN_REPORT.dump_python(report, mode="json"))
@@ -221,19 +221,20 @@ def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner,
                 generation=pin.generation,
             )
             futures[future] = left[future] = planned
-        states: dict[UUID, State[Any]] = {}
+        ended_runs: dict[UUID, tuple[str, State[Any]]] = {}
         for each in runner.drain(futures):
             planned = left.pop(each.future)
             result = _result_of(planned, each.state, settings, each.lost_tries)
             results.append(result)
             journal.add(journal_entry(planned, result))
-            states |= each.task_runs
+            ended_runs |= {run: (planned.pin.name, state) for run, state in each.task_runs.items()}
             if reason := _reason_to_stop(each.state):
                 runner.stop_all(reason)
             if not planned.up_to_date:
                 ended += 1
                 tell_result(result, ended, len(plan.to_build))
-        settle(states)
+        if runner.wait_for_api():
+            settle(UUID(run_id), summarize_and_embed_repo, ended_runs)
     except BaseException:
         stop_run(run_id, INTERRUPTED)
         with suppress(Exception):  # it is told what ended the run, not what was lost of its accounting

@@ -15,7 +15,7 @@ import typer
 
 from flows.signals import SignalWatch
 from summidx import options
-from summidx.errors import SummidxError
+from summidx.errors import ServiceLost, SummidxError
 from summidx.escaping import escape_line, escape_text
 from summidx.settings import load_settings
 
@@ -85,6 +85,9 @@ def main() -> NoReturn:
     watch = SignalWatch()
     try:
         code = app(standalone_mode=False)
+    except ServiceLost as error:
+        _say(f"error: {error}")
+        code = FAILED
     except SummidxError as error:
         code = _refuse(error)
     except typer.TyperException as error:
@@ -107,10 +110,16 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
     from flows.terminal import Terminal
 
     terminal = Terminal(sys.stderr if as_json else sys.stdout)
-    with listening(terminal):
-        state = summary_index(
-            **{name: value for name, value in parameters.items() if value is not None}, return_state=True
-        )
+    untold: Exception | None = None
+    try:
+        with listening(terminal):
+            state = summary_index(
+                **{name: value for name, value in parameters.items() if value is not None}, return_state=True
+            )
+    except Exception as cause:
+        if terminal.report is None:
+            raise
+        untold = cause
     report = terminal.report
     if report is None:
         error = state.result(raise_on_failure=False)
@@ -126,6 +135,10 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
         sys.stderr.write(f"{escape_line(failure.line())}\n")
     if report.not_attempted:
         sys.stderr.write(f"{report.not_attempted} not attempted, the next run has them: {report.why_not_attempted}\n")
+    if untold is not None:
+        _say(f"error: Prefect's API was not told how the run ended ({type(untold).__name__}); what is built is kept")
+        sys.stdout.flush()
+        os._exit(FAILED)  # at its exit Prefect waits two minutes for an API that is gone; all else is closed by now
     return FAILED if report.failed or report.not_attempted else 0
 
 

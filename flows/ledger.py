@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from prefect import Flow
+from prefect import Flow, Task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -26,21 +26,31 @@ RECORDED_WITHIN_S = 10.0
 """States travel as events, and the server writes them in batches: 300 took 1.7 s."""
 
 
-def settle(states: Mapping[UUID, State[Any]]) -> None:
+def settle(flow_run_id: UUID, task: Task[Any, Any], ended: Mapping[UUID, tuple[str, State[Any]]]) -> None:
     """Wait until the API shows a final state for every task run, and set those that it missed.
 
-    An event can be lost: with a worker that closed right after it, or with a server that lives for one run only.
+    An event can be lost: with a worker that closed right after it, with a server that lives for one run only, or while
+    the API was away. A task run that it does not know at all is made.
+
+    Args:
+        flow_run_id: of the run.
+        task: of which they are runs.
+        ended: name and final state of each task run.
     """
     deadline = time.monotonic() + RECORDED_WITHIN_S
-    missing = set(states)
+    missing = set(ended)
     with get_client(sync_client=True) as client:
         while missing:
             missing -= {run.id for run in _read_runs(client, missing) if run.state and run.state.is_final()}
             if not missing or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
+        known = {run.id for run in _read_runs(client, missing)}
         for task_run_id in missing:
-            force_state(client, task_run_id, states[task_run_id])
+            name, state = ended[task_run_id]
+            if task_run_id not in known:
+                client.create_task_run(task, flow_run_id, str(task_run_id), id=task_run_id, name=name)
+            force_state(client, task_run_id, state)
 
 
 def force_state(client: SyncPrefectClient, task_run_id: UUID, state: State[Any]) -> None:

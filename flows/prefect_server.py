@@ -20,15 +20,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_HOME, temporary_settings
 
 from summidx.errors import UsageError
 
@@ -105,19 +107,41 @@ def prefect_api() -> Iterator[str]:
                 _send_what_waits()
 
 
-def _check_reachable(url: str) -> None:
-    """Whatever it answers, it is there: whether it is the right one, Prefect finds out."""
+def is_reachable(url: str, within_s: float = REACHED_WITHIN_S) -> bool:
+    """True where the API answers, whatever it says: whether it is the right one, Prefect finds out."""
+    return not _why_unreachable(url, within_s)
+
+
+def _why_unreachable(url: str, within_s: float) -> str:
+    # This machine is not reached through a proxy that the environment names for the world outside.
+    proxies: dict[str, str] | None = {} if urlsplit(url).hostname in (HOST, "localhost", "::1") else None
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=REACHED_WITHIN_S):  # noqa: S310 - the operator's own URL
-            return
+        with opener.open(f"{url}/health", timeout=within_s):
+            return ""
     except urllib.error.HTTPError:
-        return
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        return ""
+    except (OSError, ValueError, HTTPException) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
+
+
+def _check_reachable(url: str) -> None:
+    if reason := _why_unreachable(url, REACHED_WITHIN_S):
         raise UsageError(
             f"the Prefect API {url} cannot be reached ({reason}), so the run would have no record: start it, or unset "
             "PREFECT_API_URL to have one started for the run"
-        ) from None
+        )
+
+
+def expect_no_api() -> None:
+    """Let what Prefect still sends in this process fail at once: the API is gone, and the run is about to end."""
+    last = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+    last.__enter__()
+    _entered.append(last)
+
+
+_entered: list[object] = []
+"""What is collected is left."""
 
 
 def ui_page(api_url: str, flow_run_id: str) -> str:

@@ -1,6 +1,7 @@
 """Our DaskTaskRunner: a cluster that starts when first needed, a lane beside it, true states for what was killed."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from distributed import as_completed
 from prefect import Task
 from prefect.client.schemas.objects import RunInput, State
 from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
@@ -23,7 +25,9 @@ from flows.remote import check_machines, scheduler_wanted
 from flows.shares import Shares
 from flows.submission import submit_to_cluster
 from flows.suspects import CONDEMNED, SUSPECT, Ended, state_of_lost, was_killed
+from flows.watch import Watch
 from flows.worker_warnings import WarningReceiver, topic_of
+from summidx.errors import ServiceLost
 
 LANE_THREADS = 4
 WORKER_TIMEOUT_S = 60.0
@@ -43,9 +47,11 @@ class IndexTaskRunner(DaskTaskRunner):
         self._lane: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=LANE_THREADS)
         self._run: Run | None = None
         self._up_to_date: frozenset[str] = frozenset()
-        self._submitted: dict[PrefectFuture[Any], tuple[Task[Any, Any], dict[str, Any]]] = {}
+        self._submitted: dict[PrefectDaskFuture[Any], tuple[Task[Any, Any], dict[str, Any]]] = {}
         self._again: dict[PrefectFuture[Any], PrefectDaskFuture[Any]] = {}
         """Of each repository that is run again, the second try."""
+        self._gave_up = ""
+        self._watch: Watch | None = None
         self._plugin: RunPlugin | None = None
         self._stop_plugin: StopPlugin | None = None
         self._shares: Shares | None = None
@@ -72,7 +78,12 @@ class IndexTaskRunner(DaskTaskRunner):
         if wait_for:
             raise ValueError("repositories do not wait for each other")
         self._prepare_workers()
-        future = submit_to_cluster(self.client, task, parameters, dependencies)
+        try:
+            future = submit_to_cluster(self.client, task, parameters, dependencies)
+        except Exception:
+            if self._is_cut_off:
+                raise ServiceLost(f"{self._lost} before all repositories were submitted: start it again") from None
+            raise
         self._submitted[future] = (task, parameters)
         return future
 
@@ -114,6 +125,10 @@ class IndexTaskRunner(DaskTaskRunner):
                 return
             time.sleep(COLLECT_EVERY_S)
 
+    def wait_for_api(self) -> bool:
+        """Wait until the Prefect API is there; False once that has taken too long."""
+        return self._watch is None or self._watch.wait_for_api()
+
     def stop_all(self, reason: str, within_s: float = 2 * STOP_S) -> None:
         """Tell every step of the run, in all processes, to end: what is under way and what has not begun.
 
@@ -135,9 +150,11 @@ class IndexTaskRunner(DaskTaskRunner):
     def __exit__(self, *args: object) -> None:
         """Close the lane, then the cluster; what still runs there is told to stop."""
         self._lane.__exit__(*args)
+        if self._watch is not None:
+            self._watch.close()
         if self._shares is not None:
             self._shares.close()
-        if self._plugin is not None:
+        if self._plugin is not None and not self._is_cut_off:
             self._unregister(self._plugin.name)
             if self._stop_plugin is not None:
                 self._unregister(self._stop_plugin.name)
@@ -178,6 +195,8 @@ class IndexTaskRunner(DaskTaskRunner):
         self.client.subscribe_topic(topic_of(run.run_id), WarningReceiver(*make_notes()).take)  # type: ignore[no-untyped-call]
         self.client.register_plugin(plugin)
         self._plugin = plugin
+        _, tell = make_notes()
+        self._watch = Watch(str(PREFECT_API_URL.value()), self.client, self._scheduler, tell, self._give_up)
         if run.max_calls is not None:
             self._shares = Shares(self.client, run.run_id, run.settings().llm, run.max_calls)
 
@@ -205,7 +224,9 @@ class IndexTaskRunner(DaskTaskRunner):
                 return future.state
             if was_killed(dask_future):
                 return None
-            return state_of_lost(future, dask_future, self._scheduler)
+            if self._is_cut_off:
+                logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we say it ourselves
+            return state_of_lost(future, dask_future, self._lost)
         finally:
             dask_future.release()  # else what this worker finished runs again when the worker dies
 
@@ -213,7 +234,7 @@ class IndexTaskRunner(DaskTaskRunner):
         """Run what a killed worker had in flight, with nothing beside it, to its end."""
         lost: dict[UUID, State[Any]] = {suspect.task_run_id: Crashed(message=SUSPECT)}
         if self._is_cut_off:
-            reason = f"the worker process that had it was killed, and {self._scheduler} was lost before it ran again"
+            reason = f"the worker process that had it was killed, and {self._lost} before it ran again"
             return Ended(suspect, Crashed(message=reason), lost, lost_tries=1)
         again = submit_to_cluster(self.client, *self._submitted[suspect])
         self._again[suspect] = again
@@ -225,10 +246,26 @@ class IndexTaskRunner(DaskTaskRunner):
             record_loss(again.task_run_id, CONDEMNED)
         return Ended(suspect, state, {**lost, again.task_run_id: state}, lost_tries)
 
+    def _give_up(self, reason: str) -> None:
+        """Called by the watch, in its thread: end what runs, and let go of what does not end."""
+        self._gave_up = reason
+        self.stop_all(reason)
+        deadline = time.monotonic() + STOP_S
+        futures: list[Any] = [each.wrapped_future for each in (*self._submitted, *self._again.values())]
+        while (left := [each for each in futures if not each.done()]) and time.monotonic() < deadline:
+            time.sleep(COLLECT_EVERY_S)
+        with suppress(Exception):  # the scheduler is gone as well, and with it what was submitted
+            self.client.cancel(left, force=True)  # type: ignore[no-untyped-call]
+
     @property
     def _is_cut_off(self) -> bool:
         """True once the connection to the scheduler was lost; what had been submitted is lost with it."""
         return self._client is not None and self._client.status != "running"
+
+    @property
+    def _lost(self) -> str:
+        """What the run has lost, as the beginning of a sentence."""
+        return self._gave_up or f"{self._scheduler} was lost"
 
     @property
     def _scheduler(self) -> str:

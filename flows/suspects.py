@@ -43,25 +43,21 @@ def was_killed(dask_future: Any) -> bool:  # noqa: ANN401 - no types
 
 
 def is_cut_off(dask_future: Any) -> bool:  # noqa: ANN401
-    """True where the connection to the scheduler was lost, and with it all that had been submitted."""
+    """True where the scheduler or the run gave it up: the connection was lost, and with it all that was submitted."""
     return bool(dask_future.status == "cancelled")
 
 
-def state_of_lost(future: PrefectFuture[Any], dask_future: Any, scheduler: str) -> State[Any]:  # noqa: ANN401
+def state_of_lost(future: PrefectFuture[Any], dask_future: Any, lost: str) -> State[Any]:  # noqa: ANN401
     """The state of a repository that was lost, and not with a killed worker; its task run is in it now, too.
 
     Args:
         future: of the task run.
         dask_future: which it wraps.
-        scheduler: what the scheduler is called in a message.
+        lost: what the run has lost, as the beginning of a sentence.
     """
-    if is_cut_off(dask_future):
-        lost = f"{scheduler} was lost"
-        known = record_loss(future.task_run_id, f"{lost} while it was being built")
-        if known is None:
-            reason = f"not attempted: {lost}"
-            return Failed(message=reason, data=NotAttempted(reason))
-        return known if known.is_crashed() else Crashed(message=f"{lost} before it was told how this had ended")
-    reason = f"it was lost by Dask ({dask_future.status}: {dask_future.exception()})"
+    if not is_cut_off(dask_future):
+        reason = f"it was lost by Dask ({dask_future.status}: {dask_future.exception()})"
+    elif record_loss(future.task_run_id, reason := f"{lost} while it was being built") is None:
+        return Failed(message=f"not attempted: {lost}", data=NotAttempted(f"not attempted: {lost}"))
     record_loss(future.task_run_id, reason)
     return Crashed(message=reason)

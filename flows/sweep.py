@@ -10,14 +10,14 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from filelock import FileLock, Timeout
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
@@ -32,9 +32,12 @@ KEPT_DAYS = 30
 """So long the record of a dead run is kept that this Prefect API does not know: it may be another API's."""
 LOCK_WAIT_S = 10.0
 """A sweep that looks at the record of an earlier try holds its lock for moments."""
-DIED = "the run's process died without a word (killed, or the machine went down); found by a later run"
+DIED = "the run's process ended without a word (killed, or cut off from this API); found by a later run"
 
 logger = logging.getLogger(__name__)
+
+_announced: dict[UUID, tuple[Path, FileLock]] = {}
+"""The records of this process, and the locks that it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,8 @@ class RunRecord:
         return self.host == _host() or (self.boot_id != "" and self.boot_id == _boot_id())
 
 
-@contextmanager
-def announced(log_dir: str, flow_run: FlowRun) -> Iterator[None]:
-    """Keep a record that this flow run lives, for the duration of the block.
+def announce(log_dir: str, flow_run: FlowRun) -> None:
+    """Keep a record that this flow run lives, until it is withdrawn or its process ends.
 
     A disk that refuses it costs the record, never the run.
     """
@@ -72,13 +74,19 @@ def announced(log_dir: str, flow_run: FlowRun) -> Iterator[None]:
         write_json(record, asdict(RunRecord.of_this_process(flow_run)))
     except (OSError, Timeout) as error:
         logger.warning("no record of this run could be kept (%s): should it be killed, no later run will notice", error)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            record.unlink(missing_ok=True)
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+    else:
+        _announced[flow_run.id] = (record, lock)
+
+
+def withdraw(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect's names
+    """Hook for a flow run of which the API knows how it ended: its record is not needed any more."""
+    record, lock = _announced.pop(flow_run.id, (None, None))
+    if record is None or lock is None:
+        return
+    with suppress(OSError):
+        record.unlink(missing_ok=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def sweep(log_dir: str) -> int:

@@ -20,6 +20,7 @@
     ├── StoreError                  an index cannot be read, written or published
     │   └── UnknownIndex            no index of that name under the index root
     ├── TooManyFailures             more units of a repository failed than `max_failed` allows
+    ├── ServiceLost                 the run lost what it cannot do without: Prefect API, Dask scheduler, workers
     ├── RepoTimeout                 a repository took longer than `repo_timeout` allows
     └── Stopped                     the run was told to stop
         └── NotAttempted            before this repository was begun
@@ -151,6 +152,10 @@ class TooManyFailures(SummidxError):
 
 class RepoTimeout(SummidxError):
     """A repository took longer than it may, and was given up; its old index stays published."""
+
+
+class ServiceLost(SummidxError):
+    """The run lost a service that it cannot do without; what is finished is kept."""
 
 
 class Stopped(SummidxError):

@@ -1,21 +1,14 @@
 """The deployment `nightly`, as an operator sets it up: server, work pool, worker, deploy, run. Then again."""
 
 import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pygit2
 import pytest
 import yaml
+from deployment_site import CHECKOUT, running_site
 
-CHECKOUT = Path(__file__).parents[2]
 SOURCE = """\
 def {name}(items):
     total = 0
@@ -27,101 +20,10 @@ def {name}(items):
 pytestmark = pytest.mark.e2e
 
 
-class Site:
-    """A machine on which summidx runs every night."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.processes: list[subprocess.Popen[bytes]] = []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/api"
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "SUMMIDX_", "OPENAI_", "DASK_"))}
-        self.env = kept | {
-            "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_API_URL": self.url,
-            "SUMMIDX_CONFIG": str(folder / "summidx.toml"),
-        }
-
-    def start(self, *args: str) -> None:
-        log = (self.folder / f"{args[0]}.log").open("wb")
-        with log:
-            self.processes.append(
-                subprocess.Popen([sys.executable, "-m", "prefect", *args], env=self.env, stdout=log, stderr=log)
-            )
-
-    def prefect(self, *args: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", *args],
-            cwd=CHECKOUT,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout + done.stderr + self.logs()
-        return done.stdout
-
-    def ask(self, path: str, body: object = None) -> object:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
-
-    def wait_until_up(self) -> None:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                self.ask("/health")
-            except OSError:
-                assert time.monotonic() < deadline, self.logs()
-                time.sleep(0.2)
-            else:
-                return
-
-    def logs(self) -> str:
-        return "".join(path.read_text(errors="replace")[-4000:] for path in self.folder.glob("*.log"))
-
-    def wait_until_final(self, run_id: object) -> dict[str, object]:
-        deadline = time.monotonic() + 120
-        while True:
-            run = self.ask(f"/flow_runs/{run_id}")
-            if run["state_type"] in {"COMPLETED", "FAILED", "CRASHED"} and run["run_count"] > 1:
-                return run
-            assert time.monotonic() < deadline, self.logs()
-            time.sleep(0.2)
-
-    def run_nightly(self, *parameters: str, code: int = 0) -> tuple[dict[str, object], dict[str, str]]:
-        """`prefect deployment run`, to its end: the flow run, and the state of each task run."""
-        args = [arg for parameter in parameters for arg in ("-p", parameter)]
-        self.prefect(
-            "deployment", "run", "summary-index/nightly", *args, "--watch", "--watch-timeout", "240", code=code
-        )
-        run = self.ask("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 10})
-        run = next(each for each in run if not each["auto_scheduled"])
-        tasks = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-        return run, {task["name"]: task["state_name"] for task in tasks}
-
-
 @pytest.fixture
 def site(tmp_path):
-    site = Site(tmp_path)
-    site.start("server", "start", "--host", "127.0.0.1", "--port", str(site.port), "--no-ui")
-    try:
-        site.wait_until_up()
+    with running_site(tmp_path) as site:
         yield site
-    finally:
-        for process in reversed(site.processes):
-            process.send_signal(signal.SIGTERM)
-        for process in site.processes:
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:  # Prefect's own processes, on a busy machine
-                process.kill()
-                process.wait()
 
 
 def test_every_template_of_prefect_yaml_is_one_that_a_step_fills():

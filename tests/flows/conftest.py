@@ -151,7 +151,7 @@ class _LLMHandler(BaseHTTPRequestHandler):
         ):
             if word in body:
                 held.put(self.client_address[1])
-                release.wait(120)
+                release.wait(400)
         message = {"role": "assistant", "content": "It adds numbers up for a report.\n\nKeywords: sum, report"}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}

@@ -17,8 +17,8 @@ class ResolvedModel:
 
     `folder` is where it lies, or None for one of the hub's, pinned to `revision`. `identity` goes into keys.
 
-    It names the weights and not the arithmetic: a text's vectors from a GPU in float16 and from CPUs in bfloat16 and
-    float32 have a cosine of 0.999 and more to each other and count as the same; the one that was first in the cache is
+    It names the weights and not the arithmetic: a text's vectors from a GPU in float16 and from CPUs in float32 or
+    bfloat16 have a cosine of 0.999 and more to each other and count as the same; the one that was first in the cache is
     used by all. Were precision a part of it, an index would be out of date on every other kind of machine. So vectors
     of two cold builds differ by rounding, as they do with the make-up of batches, and nothing else of them differs.
     """

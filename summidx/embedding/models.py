@@ -65,6 +65,7 @@ def load_embedder(settings: EmbeddingSettings, *, force_cpu: bool = False, cpu_t
         trust_remote_code=settings.trust_remote_code,
         force_cpu=force_cpu,
         cpu_threads=cpu_threads,
+        cpu_bfloat16=settings.cpu_bfloat16,
     )
 
 

@@ -61,8 +61,9 @@ class SentenceTransformersEmbedder:
     On a CPU it runs whole batches side by side, one thread each, instead of splitting each operation over threads:
     these wait for each other at every step, and on a busy machine that cost two thirds of the speed.
 
-    Half precision is used where there is hardware for it: float16 on a GPU (bfloat16 where a model's values do not fit
-    float16), bfloat16 on a CPU that multiplies it, if its vectors agree there (`AGREES`). Vectors are float32.
+    The model runs in float16 on a GPU (bfloat16 where its values do not fit that), in float32 on a CPU: its vectors are
+    the same to 1e-4 in whatever batch a text is, so that an index built through the cache equals a cold build. bfloat16
+    is to be asked for there. Vectors are float32.
 
     Usable from several threads: one is at the tokenizer while the model is at what another gave it.
     """
@@ -75,6 +76,7 @@ class SentenceTransformersEmbedder:
         trust_remote_code: bool = False,
         force_cpu: bool = False,
         cpu_threads: int | None = None,
+        cpu_bfloat16: bool = False,
     ) -> None:
         """Load the model.
 
@@ -84,6 +86,7 @@ class SentenceTransformersEmbedder:
             trust_remote_code: run code that comes with the model.
             force_cpu: leave a GPU alone.
             cpu_threads: on a CPU; None: one for each core that this process may use.
+            cpu_bfloat16: on a CPU that multiplies it, use it if its vectors agree (`AGREES`).
 
         Raises:
             EmbeddingError: it cannot be loaded; one line says why.
@@ -101,7 +104,7 @@ class SentenceTransformersEmbedder:
         self._pool = ThreadPoolExecutor(threads, "summidx-embed", initializer=None if self._on_gpu else _use_one_thread)
         self._batch_tokens = batch_tokens or CPU_BATCH_TOKENS
         self._model = self._load(torch.float16 if self._on_gpu else torch.float32)
-        self._dim = self._settle_precision().dim
+        self._dim = self._settle_precision(cpu_bfloat16=cpu_bfloat16).dim
         if self._on_gpu and not batch_tokens:
             self._batch_tokens = self._probe_batch_tokens()
 
@@ -201,7 +204,7 @@ class SentenceTransformersEmbedder:
             )
             self._batch_tokens = smaller
 
-    def _settle_precision(self) -> Vectors:
+    def _settle_precision(self, *, cpu_bfloat16: bool) -> Vectors:
         """Run in half precision where that gives the right vectors; those of the samples."""
         if self._on_gpu:
             try:
@@ -213,7 +216,7 @@ class SentenceTransformersEmbedder:
                 self._model = self._load(torch.bfloat16)
                 return self._embed_samples()
         exact = self._embed_samples()
-        if not _multiplies_bfloat16():
+        if not cpu_bfloat16 or not _multiplies_bfloat16():
             return exact
         self._model.to(torch.bfloat16)
         try:

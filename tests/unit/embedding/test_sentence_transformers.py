@@ -34,12 +34,12 @@ def module():
 
 
 def load(precision="float32", model=None, **kwargs):
-    """The default model on a CPU that has, or has not, instructions for bfloat16."""
+    """The default model on a CPU that has instructions for bfloat16, in the precision that is asked for."""
     from summidx.embedding import sentence_transformers
 
-    settings = EmbeddingSettings(model=model) if model else EmbeddingSettings()
+    settings = EmbeddingSettings(cpu_bfloat16=precision == "bfloat16", **({"model": model} if model else {}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sentence_transformers, "_multiplies_bfloat16", lambda: precision == "bfloat16")
+        patch.setattr(sentence_transformers, "_multiplies_bfloat16", lambda: True)
         return load_embedder(settings, force_cpu=True, cpu_threads=2, **kwargs)
 
 
@@ -135,6 +135,15 @@ def test_half_precision_that_gives_other_vectors_is_not_used(module, exact, monk
     refused = load("bfloat16")
     assert refused.precision == "float32"
     np.testing.assert_allclose(embed(refused), embed(exact), atol=1e-6)
+
+
+def test_on_a_cpu_bfloat16_is_used_only_where_it_is_asked_for(exact):
+    assert (exact.precision, load("bfloat16").precision) == ("float32", "bfloat16")
+
+
+def test_bfloat16_is_not_used_where_the_cpu_does_not_multiply_it(module, monkeypatch):
+    monkeypatch.setattr(module, "_multiplies_bfloat16", lambda: False)
+    assert load_embedder(EmbeddingSettings(cpu_bfloat16=True), force_cpu=True, cpu_threads=1).precision == "float32"
 
 
 def test_a_batch_is_as_large_as_the_settings_say(exact):

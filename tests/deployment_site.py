@@ -97,6 +97,16 @@ class Site:
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.2)
 
+    def wait_until_scheduled(self) -> list[dict[str, object]]:
+        """The runs that the server's scheduler, which looks once a minute, has set for the coming nights."""
+        deadline = time.monotonic() + 120
+        while True:
+            runs = self.ask("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 10})
+            if scheduled := [each for each in runs if each["auto_scheduled"]]:
+                return scheduled
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.5)
+
     def run_nightly(self, *parameters: str, code: int = 0) -> tuple[dict[str, object], dict[str, str]]:
         """`prefect deployment run`, to its end: the flow run, and the state of each task run."""
         args = [arg for parameter in parameters for arg in ("-p", parameter)]

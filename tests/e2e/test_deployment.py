@@ -92,3 +92,6 @@ def test_nightly_builds_then_finds_it_up_to_date_and_a_retry_builds_what_failed(
     run = site.wait_until_final(run["id"])
     assert run["state_name"] == "Completed", site.logs()
     assert run["state"]["message"] == "2 repositories: 1 built, 1 up to date"
+
+    nights = site.wait_until_scheduled()
+    assert {night["expected_start_time"][10:19] for night in nights} == {"T02:00:00"}

@@ -71,7 +71,8 @@ def test_what_a_repository_is_called_steers_no_terminal():
     assert all(each.isprintable() for each in shown.replace("\n", ""))
 
 
-def test_what_is_logged_forges_no_line(tmp_path):
+def test_what_is_logged_forges_no_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's keeps what it cannot send to its main process
     log = logging.getLogger("summidx.test")
     with log_file(str(tmp_path), "run") as path:
         try:

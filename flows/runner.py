@@ -17,6 +17,7 @@ from prefect.states import Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
+from flows.closing import close_cluster
 from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
 from flows.ledger import record_loss
@@ -158,6 +159,7 @@ class IndexTaskRunner(DaskTaskRunner):
             self._unregister(self._plugin.name)
             if self._stop_plugin is not None:
                 self._unregister(self._stop_plugin.name)
+        close_cluster(self._exit_stack)
         super().__exit__(*args)
 
     def _unregister(self, name: str) -> None:

@@ -154,6 +154,7 @@ def test_an_engine_that_dies_under_a_worker_of_its_own_is_loaded_again(make_buil
     """As `--gpu-ids` has it: the worker is a nanny's, which would be a daemon. SIGKILL to vLLM's process midway."""
     build = make_build("pathspec")
     build.environment["PYTHONPATH"] = str(Path(__file__).with_name("without_gpus"))
+    build.environment["DASK_DISTRIBUTED__DIAGNOSTICS__NVML"] = "False"  # Dask's own monitor would ask more of it
     with build.start("--gpu-ids", "0", "--llm-concurrency", "4") as process:
         assert wait_until(lambda: build.count_cached() > 4, 300), "no summary was made"
         (engine,) = [line.split()[1] for line in find_processes(process.pid) if "VLLM::EngineCore" in line]

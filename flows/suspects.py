@@ -55,9 +55,11 @@ def state_of_lost(future: PrefectFuture[Any], dask_future: Any, lost: str) -> St
         dask_future: which it wraps.
         lost: what the run has lost, as the beginning of a sentence.
     """
-    if not is_cut_off(dask_future):
+    cut_off = is_cut_off(dask_future)
+    if cut_off:
+        reason = f"{lost} while it was being built"
+    else:
         reason = f"it was lost by Dask ({dask_future.status}: {dask_future.exception()})"
-    elif record_loss(future.task_run_id, reason := f"{lost} while it was being built") is None:
+    if record_loss(future.task_run_id, reason) is None and cut_off:
         return Failed(message=f"not attempted: {lost}", data=NotAttempted(f"not attempted: {lost}"))
-    record_loss(future.task_run_id, reason)
     return Crashed(message=reason)

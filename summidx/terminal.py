@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from summidx.escaping import escape_text as escape_text  # noqa: PLC0414 - others take it from here
+from summidx.escaping import escape_text
 from summidx.keys import shorten_hashes
 from summidx.prediction import Prediction, PredictionCheck
 from summidx.records import Counts, Document, Hit, Level, Manifest, Origin, Status, count_where

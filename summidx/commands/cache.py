@@ -105,8 +105,9 @@ def print_report(console: "Console", report: "CacheReport") -> None:
 
     from summidx.escaping import escape_text
     from summidx.keys import shorten_hashes
+    from summidx.space import describe_bytes
 
-    console.print(Text(f"{escape_text(report.url)}  {_describe_size(report.size_bytes)}"), soft_wrap=True)
+    console.print(Text(f"{escape_text(report.url)}  {describe_bytes(report.size_bytes)}"), soft_wrap=True)
     if report.entries:
         entries = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         ages = list(report.entries[0].by_age)
@@ -140,11 +141,13 @@ def print_report(console: "Console", report: "CacheReport") -> None:
 
 def describe_pruned(pruned: "Pruned", *, dry_run: bool) -> str:
     """What a pruning did, or would do, in one line."""
+    from summidx.space import describe_bytes
+
     what = f"{pruned.summaries} summaries and {pruned.vectors} vectors"
     if dry_run:
         return f"would remove {what}"
     if pruned.space_given_back:
-        return f"removed {what}; {_describe_size(pruned.bytes_freed)} given back"
+        return f"removed {what}; {describe_bytes(pruned.bytes_freed)} given back"
     return f"removed {what}; their space is used again by what comes next"
 
 
@@ -168,10 +171,6 @@ def _parse_age(text: str) -> int:
     if age < timedelta(days=1) or age % timedelta(days=1):
         raise UsageError(f"--older-than {text}: write days or weeks, such as 30d or 8w")
     return age.days
-
-
-def _describe_size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:,.1f} MB"
 
 
 def _render_report(report: "CacheReport | None") -> dict[str, object] | None:

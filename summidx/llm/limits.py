@@ -75,6 +75,9 @@ class AdaptiveLimit:
         self._held = 0
         self._next_held = HELD
         self._running: deque[int] = deque(maxlen=STEADY_LOOKS)
+        self._grows_from = 0.0
+        """Answers from which on an empty queue raises the limit. After a cut that is one round more than at the next
+        look (until then infinite): a server has an empty queue as well just after it refused, while all calls pause."""
 
     @property
     def limit(self) -> int:
@@ -88,6 +91,7 @@ class AdaptiveLimit:
         self._lost_at = max(1.0, min(float(in_flight), self._limit))
         self._limit = max(1.0, min(self._limit, max(in_flight, 1)) / 2)
         self._cut_at = now
+        self._grows_from = math.inf
         self._restart()
         return True
 
@@ -111,12 +115,16 @@ class AdaptiveLimit:
         """Keep the server's queue just above zero: full, and no deeper than it takes to stay so."""
         self._restart()
         self._running.append(load.running)
+        if self._grows_from == math.inf:
+            self._grows_from = demand.completed + self.limit
         target = max(LEAST_QUEUE, math.ceil(QUEUE_SHARE * load.running))
         if load.waiting > 2 * target:
             fits = max(self._running) + target
             # Calls that others send to the same server are in its numbers too: what we have in flight is the least.
             self._limit = max(1.0, min(self._limit, max(fits, self._limit * STEEPEST)))
-        elif load.waiting == 0 and demand.waiting > 0 and demand.in_flight >= self.limit * STEEPEST:
+            return
+        is_used = demand.waiting > 0 and demand.in_flight >= self.limit * STEEPEST
+        if load.waiting == 0 and is_used and demand.completed >= self._grows_from:
             self._grow(FAST)
 
     def _grow_while_it_pays(self, demand: Demand, now: float) -> None:

@@ -140,6 +140,13 @@ def test_a_queue_that_runs_dry_raises_the_limit_quickly_and_never_past_what_was_
     assert limit.limit == 256
 
 
+def test_an_empty_queue_raises_the_limit_after_a_loss_only_once_as_many_calls_were_answered():
+    limit = AdaptiveLimit(64)
+    limit.lose(0.0, 0.5, 24)  # what a router in front of the server refused never came to its queue
+    limits = [limit.observe(Demand(12, 36, answered), 1.0, ServerLoad(12, 0)) for answered in (3, 3, 14, 15)]
+    assert limits == [12, 12, 12, 15]
+
+
 def test_a_server_that_has_just_started_or_works_for_others_too_does_not_starve_us():
     limit = AdaptiveLimit(256)
     limit.observe(Demand(256, 1000, 0), 0.0, ServerLoad(0, 256))

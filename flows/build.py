@@ -12,59 +12,44 @@ if __name__ == "__main__":  # before all else: what Prefect and Dask pickle must
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
-from flows.engines import Run, close_run, open_run, stop_run
-from flows.ledger import FLOW, crash_unfinished, settle
+from flows.ledger import FLOW, crash_unfinished
 from flows.logs import log_file
 from flows.prefect_server import expect_no_api, prefect_api, served_flow, ui_page
 from flows.preflight import check_cluster
 from flows.progress import (
-    Ending,
     RepoResult,
     RunReport,
     build_report,
-    ending_of,
     journal_context,
-    journal_entry,
     tell_plan,
     tell_report,
-    tell_result,
     tell_warning,
 )
-from flows.results import keep_results_private, results_folder
+from flows.repositories import build_repositories
+from flows.results import results_folder
 from flows.runner import IndexTaskRunner
 from flows.sweep import announce, sweep, withdraw
-from flows.tasks import REPORT, summarize_and_embed_repo
-from summidx.accounting import find_cost
-from summidx.errors import NotAttempted, Outage, Stopped, StoreError, SummidxError, Unauthorised, UnknownModel
-from summidx.escaping import escape_line, escape_text
+from summidx.errors import StoreError
+from summidx.escaping import escape_line
 from summidx.journal import Journal
-from summidx.plan import Plan, PlannedRepo, check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
+from summidx.plan import Plan, check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
 from summidx.prediction import PredictionCheck, check_prediction, load_prediction, write_check
-from summidx.records import BuildReport, Level, Outcome, TestsPolicy, Usage
+from summidx.records import Level, TestsPolicy
 from summidx.request import BuildRequest
 from summidx.retention import sweep_runs
 from summidx.settings import CachePolicy, Provider, Settings, Stage
 from summidx.space import check_space
-from summidx.store.generations import IndexRoot
-
-INTERRUPTED = "the run was interrupted"
-TELL_STOP_S, COLLECT_S = 1.0, 2.0
-"""So long at most an interrupted run tells its workers to stop, and waits for what they had cost."""
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +155,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))
         journal = Journal(log.with_suffix(".jsonl"), journal_context(run_id, settings, plan))
         try:
-            results = _build(plan, settings, run_id, context.task_runner, journal)
+            results = build_repositories(plan, settings, run_id, context.task_runner, journal)
         finally:
             journal.end(time.monotonic() - started)
     seconds = time.monotonic() - started
@@ -201,69 +186,6 @@ def _plan_run(request: BuildRequest, settings: Settings, run_id: str) -> Plan:
     return plan
 
 
-def _build(plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner, journal: Journal) -> list[RepoResult]:
-    keep_results_private()
-    run = Run.of(run_id, settings, plan)
-    open_run(run)
-    runner.prepare(run, up_to_date=[planned.pin.generation for planned in plan.repos if planned.up_to_date])
-    results: list[RepoResult] = []
-    ended = 0
-    futures: dict[PrefectFuture[Any], PlannedRepo] = {}
-    left: dict[PrefectFuture[Any], PlannedRepo] = {}
-    try:
-        for planned in plan.repos:
-            pin = planned.pin
-            future = summarize_and_embed_repo.submit(
-                name=pin.name,
-                source=pin.source,
-                commit=pin.commit,
-                build_key=pin.build_key,
-                generation=pin.generation,
-            )
-            futures[future] = left[future] = planned
-        ended_runs: dict[UUID, tuple[str, State[Any]]] = {}
-        for each in runner.drain(futures):
-            planned = left.pop(each.future)
-            result = _result_of(planned, each.state, settings, each.lost_tries)
-            results.append(result)
-            journal.add(journal_entry(planned, result))
-            ended_runs |= {run: (planned.pin.name, state) for run, state in each.task_runs.items()}
-            if reason := _reason_to_stop(each.state):
-                runner.stop_all(reason)
-            if not planned.up_to_date:
-                ended += 1
-                tell_result(result, ended, len(plan.to_build))
-        if runner.wait_for_api():
-            settle(UUID(run_id), summarize_and_embed_repo, ended_runs)
-    except BaseException:
-        stop_run(run_id, INTERRUPTED)
-        with suppress(Exception):  # it is told what ended the run, not what was lost of its accounting
-            _account_for_stopped(left, runner, journal, settings)
-        raise
-    finally:
-        close_run(run_id)
-    return results
-
-
-def _account_for_stopped(
-    left: Mapping[PrefectFuture[Any], PlannedRepo], runner: IndexTaskRunner, journal: Journal, settings: Settings
-) -> None:
-    """Write the lines of the repositories that had not ended when the run was interrupted, with what they cost."""
-    to_build = {future: planned for future, planned in left.items() if not planned.up_to_date}
-    if not to_build:
-        return
-    runner.stop_all(INTERRUPTED, within_s=TELL_STOP_S)
-    for future, state in runner.collect(list(to_build), COLLECT_S):
-        planned = to_build.pop(future)
-        result = _result_of(planned, state, settings)
-        if result.ending == "failed" and isinstance(state.result(raise_on_failure=False), Stopped):
-            result = replace(result, ending="stopped")
-        journal.add(journal_entry(planned, result))
-    for planned in to_build.values():
-        reason = f"{INTERRUPTED} before this had ended; what it cost is not known"
-        journal.add(journal_entry(planned, RepoResult(planned.pin.name, "stopped", planned.why, reason=reason)))
-
-
 def _check_prediction(
     plan: Plan, settings: Settings, results: Sequence[RepoResult], seconds: float
 ) -> PredictionCheck | None:
@@ -280,44 +202,3 @@ def _check_prediction(
         except StoreError as error:  # nothing but the next plan reads it
             logger.warning("%s", error)
     return check
-
-
-def _reason_to_stop(state: State[Any]) -> str:
-    """Why no repository can be built any more, where one ended so; else ""."""
-    if state.is_completed():
-        return ""
-    error = state.result(raise_on_failure=False)
-    if isinstance(error, Unauthorised | UnknownModel | Outage):
-        return str(error)
-    if isinstance(error, Stopped) and not isinstance(error, NotAttempted):
-        return str(error).removeprefix("stopped: ")
-    return ""
-
-
-def _result_of(planned: PlannedRepo, state: State[Any], settings: Settings, lost_tries: int = 0) -> RepoResult:
-    name, why = planned.pin.name, planned.why
-    report = REPORT.validate_python(state.result()) if state.is_completed() else None
-    if planned.up_to_date and report is not None:  # a cached report is of the run that built it: this one cost nothing
-        report = replace(report, outcome=Outcome.UP_TO_DATE, usage=Usage(durations_s={}))
-    elif state.is_crashed() or (report is not None and report.outcome is Outcome.UP_TO_DATE):
-        published = _find_published(planned, settings)
-        report, lost_tries = (published, 0) if published else (report, lost_tries)
-    if report is not None:
-        return RepoResult(name, ending_of(report.outcome), why, report, lost_tries=lost_tries)
-    error = state.result(raise_on_failure=False)
-    ours = isinstance(error, SummidxError) or state.is_crashed()  # then the error only wraps its message
-    reason = escape_text(str(error) if ours else f"{type(error).__name__}: {error}")
-    ending: Ending = "crashed" if state.is_crashed() else "failed"
-    if isinstance(error, NotAttempted):
-        ending = "not_attempted"
-    return RepoResult(name, ending, why, reason=reason, cost=find_cost(error), lost_tries=lost_tries)
-
-
-def _find_published(planned: PlannedRepo, settings: Settings) -> BuildReport | None:
-    """What this run published of a repository before the try that did so was lost: CURRENT is the only truth."""
-    from summidx.pipeline import report_up_to_date
-
-    manifest = IndexRoot(settings.index_root).find_manifest(planned.pin.name)
-    if manifest is None or manifest.generation != planned.pin.generation:
-        return None
-    return replace(report_up_to_date(manifest), outcome=Outcome.BUILT, usage=manifest.usage)

@@ -190,10 +190,10 @@ def measure(run: Callable[[], Rows]) -> Taken:
     return Taken(rows, time.perf_counter() - start, time.process_time() - cpu)
 
 
-def compare(options: argparse.Namespace, texts: Sequence[str], settings: Settings, threads: int) -> dict[str, Any]:
+def compare(n_rounds: int, texts: Sequence[str], settings: Settings, threads: int) -> dict[str, Any]:
     """Alternate ours and the peers over the same texts."""
     resolved = resolve_model(settings.embedding)
-    on_gpu = torch.cuda.is_available() and not options.force_cpu
+    on_gpu = settings.cluster.embeds_on_gpu
     where = str(resolved.folder or resolved.model_id), resolved.revision, "cuda:0" if on_gpu else "cpu"
     tuning = pick_evenly(texts, TUNING_TEXTS)
     with (
@@ -209,7 +209,7 @@ def compare(options: argparse.Namespace, texts: Sequence[str], settings: Setting
             peers[f"plain, its best batch size, in {precision}"] = (precision, best)
         ours.run(run_ours, tuning)
         rounds = []
-        for _ in range(options.rounds):
+        for _ in range(n_rounds):
             taken = ours.run(run_ours, texts)
             each: dict[str, Any] = {"ours": {"wall_s": taken.wall_s, "cpu_s": taken.cpu_s}}
             for name, (model, batch_size) in peers.items():
@@ -296,14 +296,14 @@ def main() -> None:
                 "index_root": str(folder),
                 "cache": {"policy": "off"},
                 "embedding": {"model": options.embedding_model},
-                "cluster": {"force_cpu": options.force_cpu},
+                "cluster": {"gpu_ids": [0] if torch.cuda.is_available() and not options.force_cpu else []},
             }
         )
         cores = sorted(os.sched_getaffinity(0))
         threads = min(options.threads or len(cores), len(cores))
         os.sched_setaffinity(0, cores[:threads])  # for the sides, too
         texts = pick_evenly(collect_texts([ref for ref, _ in projects], settings), options.texts)
-        result |= compare(options, texts, settings, threads)
+        result |= compare(options.rounds, texts, settings, threads)
     default, *_ = result["peers"].values()
     result["target_met"] = {
         "speed": default["ours_is_faster"] >= TARGET,

@@ -148,9 +148,8 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         announce(settings.log_dir, context.flow_run)
         if swept := sweep(settings.log_dir):
             tell_warning(f"earlier runs had died without a word: {swept} of their states were set to Crashed")
-        for warning in request.warnings():
+        for warning in [*request.warnings(), *check_cluster(settings)]:
             tell_warning(warning)
-        check_cluster(settings)
         plan = _plan_run(request, settings, run_id)
         tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))
         journal = Journal(log.with_suffix(".jsonl"), journal_context(run_id, settings, plan))

@@ -51,7 +51,7 @@ def make_cluster(run_settings: Settings) -> AbstractContextManager[Any]:
     if settings.scheduler_address:
         return nullcontext(settings.scheduler_address)
     with dask.config.set(DASK_SETTINGS):
-        if settings.gpu_ids and not settings.force_cpu:
+        if settings.local_gpus:
             return _cuda_cluster(settings)
         in_process = settings.num_processes == 1
         cluster: AbstractContextManager[Any] = LocalCluster(  # type: ignore[no-untyped-call]

@@ -188,10 +188,10 @@ def journal_context(flow_run_id: str, settings: Settings, plan: Plan) -> RunCont
         flow_run_id=flow_run_id,
         summarizer=plan.summarizer,
         embedding_model=plan.embedding_model,
-        num_processes=len(cluster.gpu_ids) or cluster.num_processes,
+        num_processes=len(cluster.local_gpus) or cluster.num_processes,
         threads_per_worker=cluster.threads_per_worker,
         llm_concurrency=settings.llm.concurrency,
-        gpus=0 if cluster.force_cpu else len(cluster.gpu_ids),
+        gpus=len(cluster.local_gpus),
     )
 
 

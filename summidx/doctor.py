@@ -130,8 +130,7 @@ def check_index_root(settings: Settings) -> Iterator[Finding]:
 
 def check_gpus(settings: Settings) -> Iterator[Finding]:
     """The GPUs of this machine, who computes on them, and whether those that a run uses have room for the model."""
-    cluster = settings.cluster
-    is_used = bool(cluster.gpu_ids) and not cluster.force_cpu and not cluster.scheduler_address
+    is_used = bool(settings.cluster.local_gpus)
     try:
         gpus = load_gpus()
     except NoGPU as error:
@@ -148,7 +147,7 @@ def check_gpus(settings: Settings) -> Iterator[Finding]:
     except UsageError as error:
         yield Finding("GPUs", State.FAILED, str(error), details=table)
     else:
-        said = f"{room.name_gpus(cluster.gpu_ids)} can be used, {len(gpus)} here"
+        said = f"{room.name_gpus(settings.cluster.local_gpus)} can be used, {len(gpus)} here"
         yield Finding("GPUs", State.OK, said, details=table)
 
 

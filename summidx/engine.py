@@ -128,7 +128,7 @@ class Engine:
         cores = len(os.sched_getaffinity(0))
         share = max(1, cores // max(1, cluster.num_processes)) if not cluster.scheduler_address else None
         start = time.perf_counter()
-        embedder = load_embedder(self.settings.embedding, force_cpu=cluster.force_cpu, cpu_threads=share)
+        embedder = load_embedder(self.settings.embedding, force_cpu=not cluster.embeds_on_gpu, cpu_threads=share)
         logger.info("loaded the embedding model %s in %.1f s", embedder.identity, time.perf_counter() - start)
         return embedder
 

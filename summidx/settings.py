@@ -278,7 +278,8 @@ class ClusterSettings(Group):
     )
     gpu_ids: Annotated[tuple[int, ...], NoDecode] = Field(
         (),
-        description="GPUs that embed, one worker process each, by the numbers that nvidia-smi shows.",
+        description="GPUs that embed, one worker process each, by the numbers that nvidia-smi shows; without any, the "
+        "CPU embeds.",
         json_schema_extra=unkeyed("where work runs"),
     )
     force_cpu: bool = Field(
@@ -299,6 +300,16 @@ class ClusterSettings(Group):
         "of a run. Whoever types a command may name any.",
         json_schema_extra=unkeyed("where work runs"),
     )
+
+    @property
+    def local_gpus(self) -> tuple[int, ...]:
+        """The GPUs of this machine that embed: none where the CPU is asked for, or a scheduler has its own workers."""
+        return () if self.force_cpu or self.scheduler_address else self.gpu_ids
+
+    @property
+    def embeds_on_gpu(self) -> bool:
+        """Whether a worker uses the GPU that it sees first. One that nobody gave it may be full of somebody's LLM."""
+        return bool(self.local_gpus or (self.scheduler_address and not self.force_cpu))
 
     @field_validator("allowed_schedulers", mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from summidx.embedding import ResolvedModel
+from summidx.embedding.batches import LEAST_GPU_TOKENS
 from summidx.errors import EmbeddingError
 
 MIB = 2**20
@@ -33,8 +34,6 @@ INTEGER_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
-PROBED_FROM_TOKENS = 2048
-"""What must fit where the budget is left to the probe on the GPU, which goes on from here as far as it fits."""
 LONGEST_TEXT = 512
 """In tokens, where the model's files do not say."""
 
@@ -69,7 +68,7 @@ def load_need(resolved: ResolvedModel, batch_tokens: int) -> MemoryNeed | None:
 
     Args:
         resolved: the model; one without files (`hashing`) needs CUDA's own memory only, as its worker opens the GPU.
-        batch_tokens: token budget of a batch; 0: the least that is tried for it.
+        batch_tokens: token budget of a batch; 0: the least with which the probe on the GPU begins.
 
     Raises:
         EmbeddingError: its files cannot be read.
@@ -80,9 +79,7 @@ def load_need(resolved: ResolvedModel, batch_tokens: int) -> MemoryNeed | None:
     if folder is None:
         return None
     tensors = [tensor for file in sorted(folder.rglob("*.safetensors")) for tensor in load_tensors(file)]
-    return estimate_need(
-        tensors, batch_tokens=batch_tokens or PROBED_FROM_TOKENS, longest_text=load_longest_text(folder)
-    )
+    return estimate_need(tensors, batch_tokens=batch_tokens or LEAST_GPU_TOKENS, longest_text=load_longest_text(folder))
 
 
 def estimate_need(tensors: Iterable[Tensor], *, batch_tokens: int, longest_text: int) -> MemoryNeed:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from summidx.embedding.memory import MemoryNeed, load_need
 from summidx.embedding.models import resolve_model
-from summidx.errors import NoGPU, UsageError
+from summidx.errors import EmbeddingError, NoGPU, UsageError
 from summidx.gpus import GPU, GPUProcess, load_gpus
-from summidx.settings import EmbeddingSettings, Settings
+from summidx.settings import EmbeddingSettings, Provider, Settings
 
 GIB = 2**30
 NAMED_PROCESSES = 3
@@ -78,6 +78,27 @@ def check_room(gpus: Sequence[GPU], ids: Sequence[int], need: MemoryNeed | None,
         return
     if full := [by_id[number] for number in ids if by_id[number].free_bytes < need.total_bytes]:
         raise UsageError(_render_refusal(full, gpus, need, model))
+
+
+def find_idle_gpus(settings: Settings) -> str:
+    """A line on GPUs of this machine that have room for the model while the CPU is to embed, or ""."""
+    cluster = settings.cluster
+    if cluster.embeds_on_gpu or cluster.force_cpu or settings.llm.provider is Provider.VLLM:
+        return ""
+    try:
+        need = load_model_need(settings.embedding)
+        gpus = load_gpus()
+    except (NoGPU, EmbeddingError):  # whoever embeds says what is wrong with the model
+        return ""
+    if need is None or not need.weights_bytes:
+        return ""
+    roomy = [gpu.id for gpu in gpus if not gpu.fault and gpu.free_bytes >= need.total_bytes]
+    if not roomy:
+        return ""
+    return (
+        f"{name_gpus(roomy)} {'have' if len(roomy) > 1 else 'has'} room for the embedding model, and the CPU embeds: "
+        f"--gpu-ids {','.join(map(str, roomy))} is many times as fast; --force-cpu says that the CPU is meant"
+    )
 
 
 def name_gpus(ids: Sequence[int]) -> str:

@@ -147,7 +147,7 @@ def _learn_pace(
 def _learn_embedding(manifests: Iterable[Manifest], settings: Settings, model: str) -> tuple[float, str]:
     """Vectors per second of all devices together, and what that is from."""
     cluster = settings.cluster
-    devices = len(cluster.gpu_ids) if cluster.gpu_ids and not cluster.force_cpu else cluster.num_processes
+    devices = len(cluster.local_gpus) or cluster.num_processes
     seen = [
         (manifest.usage.vectors_embedded, manifest.usage.embedding_s)
         for manifest in manifests
@@ -159,6 +159,6 @@ def _learn_embedding(manifests: Iterable[Manifest], settings: Settings, model: s
     if seconds > 0:
         rate = sum(n for n, _ in seen) / seconds
         return rate * devices, f"embedding: {rate:,.0f} texts/s a process, as in {len(seen)} earlier builds"
-    kind = "hashing" if model.startswith("hashing") else "gpu" if cluster.gpu_ids and not cluster.force_cpu else "cpu"
+    kind = "hashing" if model.startswith("hashing") else "gpu" if cluster.local_gpus else "cpu"
     rate = ASSUMED_VECTORS_PER_S[kind]
     return rate * devices, f"embedding: assumed {rate:,.0f} texts/s a process"

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -137,3 +138,27 @@ def test_the_model_is_loaded_once_whichever_thread_comes_first(engine, monkeypat
         for each in threads.map(engine._embed_now, (["one"], ["two"])):
             assert each.vectors.dim == 8
     assert len(loaded) == 1
+
+
+@pytest.mark.parametrize(
+    ("cluster", "force_cpu"),
+    [
+        ({}, True),
+        ({"num_processes": 2}, True),
+        ({"gpu_ids": [3]}, False),
+        ({"gpu_ids": [3], "force_cpu": True}, True),
+        ({"scheduler_address": "tcp://127.0.0.1:1"}, False),
+        ({"scheduler_address": "tcp://127.0.0.1:1", "force_cpu": True}, True),
+    ],
+)
+def test_a_gpu_embeds_only_where_it_was_given_to_the_workers(cluster, force_cpu, tmp_path, monkeypatch):
+    asked = []
+
+    def load(_settings, **options):
+        asked.append(options["force_cpu"])
+        return HashingEmbedder(8)
+
+    monkeypatch.setattr(engine_module, "load_embedder", load)
+    with closing(Engine(load_settings({"index_root": str(tmp_path), "cluster": cluster}))) as engine:
+        engine._embed_now(["one"])
+    assert asked == [force_cpu]

@@ -2,10 +2,12 @@
 
 import pytest
 
+from summidx.embedding import room
 from summidx.embedding.memory import MIB, MemoryNeed
 from summidx.embedding.room import check_room
-from summidx.errors import UsageError
+from summidx.errors import NoGPU, UsageError
 from summidx.gpus import GPU, GPUProcess
+from summidx.settings import load_settings
 
 NEED = MemoryNeed(100 * MIB, 200 * MIB, 700 * MIB)
 VLLM = GPUProcess(4711, "VLLM::EngineCore", 74_180 * MIB)
@@ -59,3 +61,33 @@ def test_gpus_that_are_not_there_or_cannot_be_used_are_refused_even_where_the_ne
     assert "GPU 0 of --gpu-ids is not here: nvidia-smi knows no GPU" in refuse([], [0], None)
     assert "GPU 1 cannot be used: it is lost" in refuse([gpu(0), gpu(1, fault="it is lost")], [0, 1], None)
     check_room([gpu(0, 0)], [0], None, model="m")
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus", "said"),
+    [
+        ({}, [gpu(0), gpu(1, 714, (VLLM,)), gpu(2)], "GPUs 0, 2 have room for the embedding model"),
+        ({}, [gpu(0, 714, (VLLM,)), gpu(1, fault="it is lost")], ""),
+        ({}, [], ""),
+        ({"cluster": {"force_cpu": True}}, [gpu(0)], ""),
+        ({"cluster": {"gpu_ids": [0]}}, [gpu(0), gpu(1)], ""),
+        ({"llm": {"provider": "vllm", "model": "m"}}, [gpu(0)], ""),
+        ({"embedding": {"model": "hashing"}}, [gpu(0)], ""),
+    ],
+)
+def test_gpus_with_room_are_named_while_the_cpu_embeds(options, gpus, said, monkeypatch):
+    if "embedding" not in options:
+        monkeypatch.setattr(room, "load_model_need", lambda _: NEED)
+    monkeypatch.setattr(room, "load_gpus", lambda: gpus)
+    found = room.find_idle_gpus(load_settings(options))
+    assert found.startswith(said) if said else found == ""
+    assert "--gpu-ids 0,2" in found or not said
+
+
+def test_without_a_driver_nothing_is_said_of_gpus(monkeypatch):
+    def refuse_to_answer():
+        raise NoGPU("no driver")
+
+    monkeypatch.setattr(room, "load_model_need", lambda _: NEED)
+    monkeypatch.setattr(room, "load_gpus", refuse_to_answer)
+    assert room.find_idle_gpus(load_settings({})) == ""

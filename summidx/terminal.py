@@ -4,8 +4,8 @@ Everything is a rich `Text`, never markup, and characters that would steer a ter
 terminal summaries are wrapped; in a pipe each thing is on one line, whole, without colours.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -194,3 +194,32 @@ def _build_tree(outline: Outline, tree: Tree | None, *, wrap: bool) -> Tree:
     for child in outline.children:
         _build_tree(child, branch, wrap=wrap)
     return branch
+
+
+def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
+    """Figures by level, then the instances with a gold item past the first ten, and what stands before it."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    measures = ("acc@1", "acc@3", "acc@5", "acc@10", "mrr", "recall@20")
+    for heading in ("level", "n", *measures):
+        table.add_column(heading, justify="left" if heading == "level" else "right")
+    for level in ("files", "modules", "functions"):
+        figures = report[level]
+        shown = [f"{figures[name]:.3f}" if name in figures else "" for name in measures]
+        table.add_row(level, str(figures["n"]), *shown)
+    console.print(table)
+    left_out = ", ".join(f"{n} without {level}" for level, n in report["left_out"].items() if n)
+    console.print(
+        f"{report['n']} instances, {report['no_index']} more have no index{'; ' if left_out else ''}{left_out}"
+    )
+    for instance in report["instances"]:
+        if instance["note"]:
+            console.print(
+                Text(f"{escape_text(instance['instance_id'])}: {escape_text(instance['note'])}", style="yellow")
+            )
+        for level in ("files", "functions"):
+            found = instance.get(level)
+            if found and any(gold["rank"] is None or gold["rank"] > 10 for gold in found["gold"]):
+                ranks = ", ".join(f"{gold['item']} {gold['rank'] or 'not found'}" for gold in found["gold"])
+                before = ", ".join(found["outranked_by"][:3])
+                line = f"{instance['instance_id']}  {level}: {ranks}; before it: {before}"
+                console.print(Text(escape_text(line)), soft_wrap=True)

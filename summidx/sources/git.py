@@ -84,6 +84,11 @@ class GitRepository:
         """The repository as the user named it, for messages."""
         return self._git_dir.source
 
+    @property
+    def objects(self) -> pygit2.Repository:
+        """The object database, for the history (`history`)."""
+        return self._repository
+
     def resolve_commit(self, revision: str) -> tuple[str, str]:
         """The ids, hex, of the commit that a revision stands for, and of its tree.
 

@@ -1,11 +1,13 @@
-"""Pure: what a person or an agent asks, as weighted terms for BM25 and a text for the embedding model."""
+"""Pure: what a person or an agent asks, as weighted terms for BM25, a text to embed, and what it names."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from summidx.errors import UsageError
+from summidx.search.mentions import Mentions, find_mentions
+from summidx.search.parts import Part, split_parts
 from summidx.store.tokenize import tokenize_code
 
 MAX_TERMS = 64
@@ -13,6 +15,15 @@ MAX_TERMS = 64
 
 MAX_DENSE_CHARS = 2_000
 """Past some 500 tokens an embedding model reads nothing, and a long text has no one meaning."""
+
+PART_WEIGHTS: Mapping[Part, float] = {
+    Part.TITLE: 2.0,
+    Part.ERROR: 2.0,
+    Part.PROSE: 1.0,
+    Part.CODE: 0.5,
+    Part.TRACEBACK: 0.5,
+}
+"""How much a word in a part of an issue says of where it is mended."""
 
 STOP_WORDS = frozenset(
     """a about above after again all also am an and any are aren as at be because been before being below between both
@@ -28,26 +39,34 @@ accuracy on SWE-bench Lite."""
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query. `terms` are (word, weight), the heaviest first; `text` is what is embedded."""
+    """A query. `terms` are (word, weight), the heaviest first; `text` is embedded; `mentions` is what it names."""
 
     terms: tuple[tuple[str, float], ...]
     text: str
+    mentions: Mentions
 
 
 def build_query(text: str) -> Query:
-    """Read a query: words of `tokenize_code` without stop words, each weighing log(1 + times it occurs).
+    """Read a query of any length by its parts.
 
-    A query of stop words alone keeps them: there is nothing else to go by.
+    A word of `tokenize_code` that is no stop word weighs log(1 + sum over the parts of weight x times). A query of stop
+    words alone keeps them: there is nothing else to go by. What is embedded is title and prose.
 
     Raises:
         UsageError: there is nothing to search for in it.
     """
-    words = tokenize_code(text)
-    if not words:
+    parts = [(part, line) for part, line in split_parts(text) if part is not Part.NOISE] or [(Part.TITLE, text)]
+    counts: dict[str, float] = defaultdict(float)
+    for part, line in parts:
+        for word, n in Counter(tokenize_code(line)).items():
+            counts[word] += PART_WEIGHTS[part] * n
+    if not counts:
         raise UsageError("there is no word in the query: nothing can be searched for")
-    counts = Counter(word for word in words if word not in STOP_WORDS) or Counter(words)
-    terms = tuple((word, math.log1p(n)) for word, n in counts.most_common())
-    return Query(terms, " ".join(text.split())[:MAX_DENSE_CHARS])
+    kept = {word: n for word, n in counts.items() if word not in STOP_WORDS} or counts
+    terms = sorted(((word, math.log1p(n)) for word, n in kept.items()), key=lambda term: -term[1])
+    told = [line for part, line in parts if part in (Part.TITLE, Part.PROSE)] or [line for _, line in parts]
+    dense = " ".join(" ".join(told).split())[:MAX_DENSE_CHARS]
+    return Query(tuple(terms), dense, find_mentions([line for part, line in parts if part is not Part.TRACEBACK]))
 
 
 def limit_terms(

@@ -2,24 +2,49 @@
 
 The scores of both parts are scaled by their own spread over the candidates and added, BM25 first. That is the sum of
 z-scores up to a constant, which no order depends on; the zero is put where nothing matches, so that a document can be
-weighed down by a factor. Equal-weight fusion of ranks lost 13 to 16 points of file accuracy against it.
+weighed down by a factor. Equal-weight fusion of ranks lost 13 to 16 points of file accuracy against it. What the query
+names is evidence of its own. The constants were chosen on a development set (benchmarks/README.md).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from summidx.records import Document
+from summidx.records import Document, Level
+from summidx.search.mentions import Mentions
 
 VECTOR_SHARE = 0.5
 """Weight of the vectors' part beside BM25's 1."""
 
-SECONDARY_WEIGHT = 0.5
-"""Tests, documentation, examples, vendored and generated code are weighed down, not hidden."""
+MENTION_SHARE = 1.0
+"""Weight of what the query names, in spreads of BM25's scores."""
+
+MAX_NAMESAKES = 5
+"""A name that more definitions have tells none of them apart: they are not looked up for it."""
+
+SECONDARY_WEIGHT = 0.3
+"""Tests, documentation, examples, vendored and generated code are weighed down, not hidden: half is too much for tests,
+which say of a symptom what its issue says."""
+
+CLASS_WEIGHT = 0.8
+"""A class has a word of everything that is in it, and is what was meant less often than one of its methods."""
+
+SPREAD_OVER = 100
+"""So many of the best by words tell how far scores spread."""
+
+BEST_OF_FILE = 4
+"""So many functions and classes speak for their file, each with half the weight of the one before."""
+
+OWN_SHARE = 0.3
+"""Weight of a file's own document beside what is in it."""
+
+IMPORTER_SHARE = 0.3
+"""Weight of the best file that imports it."""
 
 
 class Mode(StrEnum):
@@ -44,7 +69,8 @@ class Mode(StrEnum):
 class Candidate:
     """A document of index `repo` that may be a hit.
 
-    `bm25` is None where no word matches, `similarity` where vectors take no part.
+    `bm25` is None where no word matches, `similarity` where vectors take no part. `named` is 1 where the query names it
+    and nothing else by that name, less where others have it too, 0 where it does not.
     """
 
     repo: str
@@ -52,17 +78,24 @@ class Candidate:
     document: Document
     bm25: float | None
     similarity: float | None
+    named: float = 0.0
 
 
-def rank_candidates(candidates: Sequence[Candidate], mode: Mode) -> list[tuple[Candidate, float]]:
+Ranked = list[tuple[Candidate, float]]
+
+
+def rank_candidates(candidates: Sequence[Candidate], mode: Mode) -> Ranked:
     """All candidates with their scores, best first; equal scores by repository and place in it.
 
-    Scores are not negative. In the modes of one part they are that part's own: BM25, or the cosine.
+    Scores are not negative. In the modes of one part they are in that part's own units: BM25 (with what the query
+    names on top), or the cosine.
     """
     scores = np.zeros(len(candidates))
     if mode.uses_words:
         bm25 = np.array([each.bm25 or 0.0 for each in candidates])
-        scores += bm25 / _spread(bm25) if mode is Mode.HYBRID else bm25
+        spread = _spread(np.sort(bm25)[::-1][:SPREAD_OVER])
+        words = bm25 / spread + MENTION_SHARE * np.array([each.named for each in candidates])
+        scores += words if mode is Mode.HYBRID else words * spread
     if mode.uses_vectors:
         cosines = np.array([each.similarity or 0.0 for each in candidates])
         if mode is Mode.HYBRID:
@@ -70,8 +103,67 @@ def rank_candidates(candidates: Sequence[Candidate], mode: Mode) -> list[tuple[C
         else:
             scores += np.clip(cosines, 0.0, None)
     scores *= [_weight(each.document) for each in candidates]
-    ranked = zip(candidates, scores.tolist(), strict=True)
-    return sorted(ranked, key=lambda pair: (-pair[1], pair[0].repo, pair[0].row))
+    return _sort(zip(candidates, scores.tolist(), strict=True))
+
+
+def rank_files(ranked: Ranked) -> Ranked:
+    """The files among ranked candidates, by what is in them: scores anew, best first.
+
+    A file's score is the decayed sum of the best few of its functions and classes, a share of its own, and a share of
+    the best file that imports it. Only what is among the candidates counts.
+    """
+    inner: dict[tuple[str, str], list[float]] = defaultdict(list)
+    files: dict[tuple[str, str], tuple[Candidate, float]] = {}
+    for candidate, score in ranked:
+        place = candidate.repo, candidate.document.path
+        if candidate.document.level is Level.FILE:
+            files[place] = candidate, score
+        elif candidate.document.level in (Level.FUNCTION, Level.CLASS):
+            inner[place].append(score)
+    scores = {
+        place: OWN_SHARE * own + sum(score / 2**at for at, score in enumerate(inner[place][:BEST_OF_FILE]))
+        for place, (_, own) in files.items()
+    }
+    best_importer: dict[tuple[str, str], float] = defaultdict(float)
+    for (repo, path), (candidate, _) in files.items():
+        if not is_aside(candidate.document):
+            for module in candidate.document.imports:
+                best_importer[repo, module] = max(best_importer[repo, module], scores[repo, path])
+    return _sort(
+        (candidate, scores[repo, path] + IMPORTER_SHARE * max(best_importer.get((repo, name), 0.0) for name in names))
+        for (repo, path), (candidate, _) in files.items()
+        if (names := _module_names(path))
+    )
+
+
+def weigh_names(documents: Iterable[tuple[int, Document]], mentions: Mentions) -> dict[int, float]:
+    """How much the query names each of the documents that may have one of its names, by row; others are left out.
+
+    Args:
+        documents: all functions and classes of an index whose name is among `mentions.names`, and all files whose name
+            is among `mentions.file_names`, by row.
+        mentions: what the query names.
+    """
+    found = list(documents)
+    namesakes = Counter(each.name for _, each in found if not is_aside(each) and each.level is not Level.FILE)
+    named: dict[int, float] = {}
+    for row, document in found:
+        if document.level is Level.FILE:
+            if mentions.has_path(document.path):
+                named[row] = 1.0
+        elif ".".join(document.qualified_name.split(".")[-2:]) in mentions.names and "." in document.qualified_name:
+            named[row] = 1.0
+        elif document.name in mentions.names and namesakes[document.name] <= MAX_NAMESAKES:
+            named[row] = 1.0 / (1.0 + math.log2(max(1, namesakes[document.name])))
+    return named
+
+
+def _module_names(path: str) -> list[str]:
+    """What an import may call a file: the dotted ends of its path. `src/a/b.py` is src.a.b, a.b and b."""
+    folder, _, name = path.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    parts = [part for part in folder.split("/") if part] + ([stem] if stem not in ("__init__", "index", "mod") else [])
+    return [".".join(parts[at:]) for at in range(len(parts))] or [stem]
 
 
 def idf(documents: int, frequency: int) -> float:
@@ -88,22 +180,26 @@ def weigh_terms(
 ) -> list[tuple[str, float]]:
     """The terms that one index holds, weighed so that its BM25 scores compare with those of other indexes.
 
-    A table weighs a word by how rare it is in that table, so that a word rare in one repository and common in another
-    would score high in the one that has least to do with it. Multiplying a term's weight by (idf over all) / (idf
-    here) puts the rarity over all searched indexes in its place.
+    A table weighs a word by how rare it is in that table, tests included, so that a word rare in one repository and
+    common in another would score high in the one that has least to do with it. Multiplying a term's weight by (idf
+    over the code of all) / (idf here) puts the rarity in the code of all searched indexes in its place.
 
     Args:
         terms: (word, weight).
-        here: document frequencies in this index.
+        here: document frequencies in this index, as its table counts them.
         documents_here: number of documents in this index.
-        everywhere: document frequencies over all searched indexes.
-        documents_everywhere: number of documents in them.
+        everywhere: document frequencies in the code of all searched indexes.
+        documents_everywhere: number of documents of code in them.
     """
     return [
-        (word, weight * idf(documents_everywhere, everywhere[word]) / idf(documents_here, here[word]))
+        (word, weight * idf(documents_everywhere, everywhere.get(word, 0)) / idf(documents_here, here[word]))
         for word, weight in terms
         if here.get(word, 0) > 0
     ]
+
+
+def _sort(scored: Iterable[tuple[Candidate, float]]) -> Ranked:
+    return sorted(scored, key=lambda pair: (-pair[1], pair[0].repo, pair[0].row))
 
 
 def _spread(scores: npt.NDArray[np.float64]) -> float:
@@ -111,5 +207,11 @@ def _spread(scores: npt.NDArray[np.float64]) -> float:
     return spread if spread > 1e-9 else 1.0
 
 
+def is_aside(document: Document) -> bool:
+    """Whether search weighs a document down."""
+    return document.is_test or document.is_secondary
+
+
 def _weight(document: Document) -> float:
-    return SECONDARY_WEIGHT if document.is_test or document.is_secondary else 1.0
+    weight = SECONDARY_WEIGHT if is_aside(document) else 1.0
+    return weight * CLASS_WEIGHT if document.level is Level.CLASS else weight

@@ -1,7 +1,7 @@
 """Search over one or many published indexes."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +10,17 @@ from summidx.embedding import Embedder
 from summidx.errors import StoreError, UnknownIndex, UsageError
 from summidx.records import Hit, Level
 from summidx.search.query import Query, build_query, limit_terms
-from summidx.search.ranking import Candidate, Mode, rank_candidates, weigh_terms
+from summidx.search.ranking import Candidate, Mode, rank_candidates, rank_files, weigh_names, weigh_terms
 from summidx.store.generations import IndexRoot, PublishedIndex
 from summidx.store.tables import Match
 
-DEPTH = 100
-"""So many of the best by words, and of the nearest by vectors, are candidates; more where more hits are asked for."""
+DEPTH = 300
+"""So many of the best by words are candidates; more where more hits are asked for."""
+
+VECTOR_DEPTH = 100
+"""So many of the nearest by vectors are."""
+
+INNER_LEVELS = frozenset({Level.FUNCTION, Level.CLASS})
 
 
 class Searcher:
@@ -65,21 +70,28 @@ class Searcher:
         vector = self._embed(query) if mode.uses_vectors else None
         indexes = self._open(repos, by_vector=vector is not None)
         depth = max(DEPTH, 2 * k)
-        level_set = None if levels is None else frozenset(levels)
+        asked = frozenset(Level) if levels is None else frozenset(levels)
+        by_content = asked == {Level.FILE}
+        read = asked | INNER_LEVELS if by_content else asked
 
         terms = _weigh_terms(query, indexes) if mode.uses_words else [[] for _ in indexes]
-        rows = _find_rows(
-            [index.table.bm25(terms[at], depth, levels=level_set) for at, index in enumerate(indexes)], depth
-        )
+        rows = _find_rows([index.table.bm25(terms[at], depth, levels=read) for at, index in enumerate(indexes)], depth)
         if vector is not None:
-            nearest = _find_rows([index.table.nearest(vector, depth, levels=level_set) for index in indexes], depth)
+            near = max(VECTOR_DEPTH, 2 * k)
+            nearest = _find_rows([index.table.nearest(vector, near, levels=read) for index in indexes], near)
             rows = [rows[at] | nearest[at] for at in range(len(indexes))]
-        candidates = [
-            candidate
-            for at, index in enumerate(indexes)
-            for candidate in _build_candidates(index, sorted(rows[at]), terms[at], vector)
-        ]
+        candidates: list[Candidate] = []
+        for at, index in enumerate(indexes):
+            named = _find_named(index, query, read) if mode.uses_words else {}
+            found = rows[at] | named.keys()
+            part = list(_build_candidates(index, sorted(found), terms[at], vector, named))
+            if by_content:
+                files = index.table.find_rows("path", {each.document.path for each in part}, [Level.FILE])
+                part += _build_candidates(index, sorted(set(files) - found), terms[at], vector, named)
+            candidates += part
         ranked = rank_candidates(candidates, mode)
+        if by_content:
+            ranked = rank_files(ranked)
         return [_build_hit(candidate, score) for candidate, score in ranked[:k]]
 
     def _embed(self, query: Query) -> npt.NDArray[np.float32]:
@@ -123,12 +135,23 @@ def _weigh_terms(query: Query, indexes: Sequence[PublishedIndex]) -> list[list[t
     """The terms of the query for each index."""
     words = [word for word, _ in query.terms]
     frequencies = [index.table.document_frequencies(words) for index in indexes]
-    everywhere = sum(map(Counter, frequencies), Counter[str]())
-    sizes = [index.table.count() for index in indexes]
-    terms = limit_terms(query.terms, everywhere)
+    here = [{word: each.documents for word, each in found.items()} for found in frequencies]
+    in_code = [{word: each.code_documents for word, each in found.items()} for found in frequencies]
+    terms = limit_terms(query.terms, sum(map(Counter, here), Counter[str]()))
+    everywhere = sum(map(Counter, in_code), Counter[str]())
+    code_documents = sum(index.table.code_documents for index in indexes)
     return [
-        weigh_terms(terms, here, size, everywhere, sum(sizes)) for here, size in zip(frequencies, sizes, strict=True)
+        weigh_terms(terms, here[at], index.table.documents_total, everywhere, code_documents)
+        for at, index in enumerate(indexes)
     ]
+
+
+def _find_named(index: PublishedIndex, query: Query, levels: frozenset[Level]) -> dict[int, float]:
+    """Rows of what the query names, and how much it does (`ranking.weigh_names`)."""
+    mentions = query.mentions
+    rows = index.table.find_rows("name", mentions.names, levels & INNER_LEVELS)
+    rows += index.table.find_rows("name", mentions.file_names, levels & {Level.FILE})
+    return weigh_names(sorted(index.table.take(rows).items()), mentions)
 
 
 def _find_rows(found: Sequence[Sequence[Match]], depth: int) -> list[set[int]]:
@@ -145,6 +168,7 @@ def _build_candidates(
     rows: Sequence[int],
     terms: Sequence[tuple[str, float]],
     vector: npt.NDArray[np.float32] | None,
+    named: Mapping[int, float],
 ) -> Iterator[Candidate]:
     """Candidates with both scores, whichever part found them."""
     if not rows:
@@ -153,7 +177,7 @@ def _build_candidates(
     nearest = index.table.nearest(vector, len(rows), rows=rows) if vector is not None else []
     similarity = {match.row: match.score for match in nearest}
     for row, document in sorted(index.table.take(rows).items()):
-        yield Candidate(index.name, row, document, bm25.get(row), similarity.get(row))
+        yield Candidate(index.name, row, document, bm25.get(row), similarity.get(row), named.get(row, 0.0))
 
 
 def _build_hit(candidate: Candidate, score: float) -> Hit:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lancedb
 import numpy as np
@@ -43,7 +43,14 @@ _TYPES: Mapping[str, pa.DataType] = {
     "search_text": pa.large_string(),
 }
 _DOCUMENT_COLUMNS = tuple(field.name for field in fields(Document))
-_WORD_SCHEMA = pa.schema([pa.field("word", pa.string(), nullable=False), pa.field("documents", pa.int32())])
+_WORD_SCHEMA = pa.schema(
+    [
+        pa.field("word", pa.string(), nullable=False),
+        pa.field("documents", pa.int32()),
+        pa.field("code_documents", pa.int32()),
+    ]
+)
+"""`code_documents`: without tests, documentation and the like, whose words would make those of the code seem common."""
 _WHOLE_WORDS = FTS(
     base_tokenizer="whitespace",
     lower_case=False,
@@ -64,6 +71,14 @@ class Match:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Frequency:
+    """How many documents hold a word: all, and those that are neither tests nor secondary."""
+
+    documents: int
+    code_documents: int
+
+
 def write_table(folder: Path, documents: Sequence[Document], vectors: Vectors) -> None:
     """Write the tables of one generation into `folder`, which is new and has one writer.
 
@@ -81,8 +96,7 @@ def write_table(folder: Path, documents: Sequence[Document], vectors: Vectors) -
     if repeated:
         raise StoreError(f"the id {repeated[0]!r} comes more than once: this is a bug in the parser of its language")
     schema = _build_schema(vectors.dim)
-    frequencies = Counter(word for each in documents for word in set(without_surrogates(each.search_text).split()))
-    words = pa.table({"word": list(frequencies), "documents": list(frequencies.values())}, schema=_WORD_SCHEMA)
+    words = _count_words(documents)
     try:
         database = lancedb.connect(folder)
         table = database.create_table(
@@ -154,16 +168,43 @@ class IndexTable:
         query = self._table.search().select(["row", *_DOCUMENT_COLUMNS]).limit(len(rows))
         return dict(self._read_documents(query, _filter(None, rows)))
 
-    def document_frequencies(self, words: Iterable[str]) -> dict[str, int]:
+    @cached_property
+    def documents_total(self) -> int:
+        """Number of rows, counted once."""
+        return self.count()
+
+    @cached_property
+    def code_documents(self) -> int:
+        """Number of rows that are neither tests nor secondary (`Document.is_secondary`), counted once."""
+        try:
+            return int(self._table.count_rows("NOT is_test AND NOT is_secondary"))
+        except (RuntimeError, OSError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def document_frequencies(self, words: Iterable[str]) -> dict[str, Frequency]:
         """Number of documents that hold each word; words that none holds are left out."""
         asked = sorted({without_surrogates(word) for word in words})
         if not asked:
             return {}
         try:
             query = self._words.search().where(col("word").isin(asked)).limit(len(asked))
-            return {row["word"]: row["documents"] for row in query.to_arrow().to_pylist()}
+            rows = query.to_arrow().to_pylist()
         except (RuntimeError, OSError, ValueError) as error:
             raise self._damaged(error) from error
+        return {row["word"]: Frequency(row["documents"], row["code_documents"]) for row in rows}
+
+    def find_rows(self, column: Literal["name", "path"], values: Iterable[str], levels: Iterable[Level]) -> list[int]:
+        """Rows of some levels whose `column` is exactly one of `values`, in the writer's order."""
+        wanted = sorted({without_surrogates(value) for value in values})
+        among = [level.value for level in levels]
+        if not wanted or not among:
+            return []
+        condition = col(column).isin(wanted) & col("level").isin(among)
+        try:
+            found = self._table.search().where(condition).select(["row"]).limit(max(1, self.count())).to_arrow()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        return sorted(found.column("row").to_pylist())
 
     def bm25(
         self,
@@ -232,6 +273,23 @@ class IndexTable:
 
     def _damaged(self, error: Exception) -> StoreError:
         return StoreError(f"the index in {self.folder} is damaged ({_first_line(error)}): build it again")
+
+
+def _count_words(documents: Sequence[Document]) -> pa.Table:
+    """The table of word counts."""
+    everywhere: Counter[str] = Counter()
+    in_code: Counter[str] = Counter()
+    for document in documents:
+        words = set(without_surrogates(document.search_text).split())
+        everywhere.update(words)
+        if not (document.is_test or document.is_secondary):
+            in_code.update(words)
+    columns = {
+        "word": list(everywhere),
+        "documents": list(everywhere.values()),
+        "code_documents": [in_code[word] for word in everywhere],
+    }
+    return pa.table(columns, schema=_WORD_SCHEMA)
 
 
 def _build_schema(dim: int) -> pa.Schema:

@@ -17,9 +17,13 @@ from summidx.stop import Stop
 GOLDEN = {
     1: "3db184cccce5b38861657f5448684629198c7764da4e0dfbfa6668d40a607ddf",
     3: "6f815a0f473b7c7b6211c480e5930ee60e57bc7d2b4aa34374d59593bc1a35e0",
+    4: "6f815a0f473b7c7b6211c480e5930ee60e57bc7d2b4aa34374d59593bc1a35e0",
     2: "78cbe3ac871afc964f11e7057a334c807a8255ec212a4c64c0f9cd7b8bbaa599",
 }
-"""Digest of all rows of SOURCE, by INDEX_VERSION. Where it is another one, move the version and add a line."""
+"""Digest of all rows of SOURCE, by INDEX_VERSION. Where it is another one, move the version and add a line.
+
+4: the same rows; the table of words counts those of code by themselves.
+"""
 
 SOURCE = {
     "README.md": "# Frozen\n\nFrozen is a small library that never changes.\n\n## Usage\n\nImport it.\n",

@@ -7,9 +7,53 @@ from summidx.search.query import MAX_DENSE_CHARS, STOP_WORDS, build_query, limit
 
 
 def test_stop_words_are_dropped_and_repeated_words_weigh_by_their_logarithm():
-    query = build_query("Where do we retry after a 429?\n Retry, retry!")
-    assert query.terms == (("retry", math.log(4)), ("429", math.log(2)))
-    assert query.text == "Where do we retry after a 429? Retry, retry!"
+    query = build_query("Where do we retry, retry after a 429?")
+    assert query.terms == (("retry", math.log1p(4)), ("429", math.log1p(2)))
+    assert query.text == "Where do we retry, retry after a 429?"
+
+
+ISSUE = """Clock stops at midnight
+
+<!-- describe the bug -->
+### Describe the bug
+The ticker is late.
+
+```
+>>> run(clock)
+Traceback (most recent call last):
+  File "clock.py", line 12, in tick
+    self.advance(hours)
+OverflowError: day exceeds range
+```
+
+Python version: 3.11.2
+- [x] I searched the issues
+"""
+
+
+def test_an_issue_is_read_by_its_parts():
+    query = build_query(ISSUE)
+    weights = dict(query.terms)
+    assert weights["midnight"] == weights["overflowerror"] == math.log1p(2)
+    assert weights["ticker"] == math.log1p(1)
+    assert weights["run"] == weights["advance"] == math.log1p(0.5)
+    assert not {"describe", "bug", "version", "3", "searched", "traceback"} & weights.keys()
+    assert query.text == "Clock stops at midnight The ticker is late."
+
+
+def test_noise_alone_is_searched_for_as_it_is():
+    assert next(word for word, _ in build_query("python 3.11.2").terms) == "python"
+
+
+def test_what_looks_like_code_is_named_and_plain_words_are_not():
+    mentions = build_query(
+        "Call `tick` or Clock.stop, parse_cookie and run() of http/clock.py; Fix the Ticker"
+    ).mentions
+    assert mentions.names >= {"tick", "Clock.stop", "Clock", "stop", "parse_cookie", "run"}
+    assert not mentions.names & {"Call", "Fix", "Ticker", "the"}
+    assert mentions.paths == {"http/clock.py"}
+    assert mentions.has_path("src/http/clock.py")
+    assert not mentions.has_path("src/shttp/clock.py")
 
 
 def test_identifiers_give_their_parts():

@@ -1,12 +1,23 @@
 import pytest
 
-from summidx.search.ranking import Candidate, Mode, idf, rank_candidates, weigh_terms
+from summidx.records import Level
+from summidx.search.mentions import Mentions
+from summidx.search.ranking import (
+    SECONDARY_WEIGHT,
+    Candidate,
+    Mode,
+    idf,
+    rank_candidates,
+    rank_files,
+    weigh_names,
+    weigh_terms,
+)
 
 
 @pytest.fixture
 def candidate(document):
-    def candidate(name, bm25, similarity, *, repo="repo", row=0, **values):
-        return Candidate(repo, row, document(name, **values), bm25, similarity)
+    def candidate(name, bm25, similarity=None, *, repo="repo", row=0, named=0.0, **values):
+        return Candidate(repo, row, document(name, **values), bm25, similarity, named)
 
     return candidate
 
@@ -40,7 +51,7 @@ def test_the_order_does_not_depend_on_the_scale_of_a_part(candidate):
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_tests_and_secondary_documents_score_half(candidate, mode):
+def test_tests_and_secondary_documents_are_weighed_down_not_hidden(candidate, mode):
     candidates = [
         candidate("code", 8.0, 0.8),
         candidate("test", 8.0, 0.8, is_test=True),
@@ -48,7 +59,8 @@ def test_tests_and_secondary_documents_score_half(candidate, mode):
         candidate("other", 1.0, 0.1),
     ]
     scores = {each.document.id: score for each, score in rank_candidates(candidates, mode)}
-    assert scores["code"] == pytest.approx(2 * scores["test"]) == pytest.approx(2 * scores["guide"])
+    assert scores["test"] == scores["guide"] == pytest.approx(SECONDARY_WEIGHT * scores["code"])
+    assert scores["test"] > 0
     assert min(scores.values()) >= 0
 
 
@@ -73,3 +85,43 @@ def test_terms_weigh_their_rarity_over_all_indexes():
     weighed = dict(weigh_terms(terms, {"retry": 2}, 100, {"retry": 40, "absent": 3}, 1000))
     assert weighed == {"retry": pytest.approx(idf(1000, 40) / idf(100, 2))}
     assert weigh_terms(terms[:1], {"retry": 2}, 100, {"retry": 2}, 100) == [("retry", 1.0)]
+
+
+def test_what_the_query_names_goes_before_what_has_as_many_words(candidate):
+    candidates = [candidate("words", 8.0), candidate("named", 7.5, named=1.0), candidate("other", 1.0)]
+    assert order(candidates, Mode.BM25) == ["named", "words", "other"]
+    assert order([*candidates[:1], candidate("shared", 7.5, named=0.01)], Mode.BM25) == ["words", "shared"]
+
+
+def test_a_name_that_several_definitions_have_tells_less(document):
+    clock = document("a.py::Clock.tick", name="tick", qualified_name="Clock.tick")
+    other = document("b.py::Watch.tick", name="tick", qualified_name="Watch.tick")
+    test = document("tests/c.py::tick", name="tick", qualified_name="tick", is_test=True)
+    file = document("src/a.py", name="a.py")
+    found = list(enumerate([clock, other, test, file]))
+    shared = weigh_names(found, Mentions(frozenset({"tick"}), frozenset({"other/a.py"})))
+    assert shared == {0: 0.5, 1: 0.5, 2: 0.5}
+    exact = weigh_names(found, Mentions(frozenset({"tick", "Clock.tick"}), frozenset({"src/a.py"})))
+    assert (exact[0], exact[1], exact[3]) == (1.0, 0.5, 1.0)
+    many = list(enumerate(document(f"{n}.py::run", name="run", qualified_name="run") for n in range(6)))
+    assert weigh_names(many, Mentions(frozenset({"run"}))) == {}
+
+
+def rank_of_files(candidates):
+    return [each.document.id for each, _ in rank_files(rank_candidates(candidates, Mode.BM25))]
+
+
+def test_a_file_comes_from_its_best_functions_not_from_their_number(candidate):
+    files = [candidate("deep.py", 0.0, level=Level.FILE), candidate("wide.py", 0.0, level=Level.FILE)]
+    deep = [candidate("deep.py::f", 9.0), candidate("deep.py::g", 5.0)]
+    wide = [candidate(f"wide.py::f{n}", 4.0) for n in range(20)]
+    assert rank_of_files([*files, *wide, *deep]) == ["deep.py", "wide.py"]
+
+
+def test_a_file_that_the_best_file_imports_goes_before_its_equal(candidate):
+    importer = candidate("src/app/main.py", 9.0, level=Level.FILE, imports=("app.errors", "os"))
+    equal = [candidate(f"src/app/{name}.py", 1.0, level=Level.FILE) for name in ("alarms", "errors")]
+    assert rank_of_files([importer, *equal]) == ["src/app/main.py", "src/app/errors.py", "src/app/alarms.py"]
+    importing_test = candidate("tests/t.py", 9.0, level=Level.FILE, imports=("app.alarms",), is_test=True)
+    assert rank_of_files([importing_test, *equal])[1:] == ["src/app/alarms.py", "src/app/errors.py"]
+    assert rank_of_files([importing_test, *reversed(equal)])[1:] == ["src/app/errors.py", "src/app/alarms.py"]

@@ -113,6 +113,29 @@ def test_an_index_without_documents_is_searched_in_vain(searcher, publish_docume
     assert searcher.search("anything") == []
 
 
+def test_a_file_is_found_by_what_its_functions_say(searcher, publish_documents, corpus_document):
+    documents = [
+        corpus_document("a.py", "Clocks.", "import time"),
+        corpus_document("a.py::tick", "Ticks.", "def tick(): raise Overflow('day exceeds range')"),
+        corpus_document("b.py", "Ranges.", "range range exceeds nothing"),
+        *(corpus_document(f"c.py::other_{n}", "Other.", "def other(): ...") for n in range(30)),
+    ]
+    publish_documents("clocks", documents)
+    found = ids(searcher.search("day exceeds range", levels=[Level.FILE]))
+    assert found[0] == "a.py"
+    assert {hit.level for hit in searcher.search("day exceeds range", levels=[Level.FILE])} == {Level.FILE}
+
+
+def test_what_the_query_names_is_found_even_where_its_words_are_everywhere(
+    searcher, publish_documents, corpus_document
+):
+    noise = [corpus_document(f"n{n}.py::load_{n}", "Reads settings.", "read settings file fails") for n in range(400)]
+    named = corpus_document("a.py::Loader.read_all", "Reads.", "pass", name="read_all")
+    publish_documents("settings", [*noise, named])
+    hits = searcher.search("reading the settings file fails in `Loader.read_all`", mode=Mode.BM25)
+    assert hits[0].id == "a.py::Loader.read_all"
+
+
 class TestManyIndexes:
     """`retry` is everyday in one index and a single stray mention in the other."""
 

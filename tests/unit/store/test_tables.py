@@ -5,7 +5,7 @@ import pytest
 
 from summidx.errors import StoreError
 from summidx.records import Level, Origin, Status, Vectors
-from summidx.store.tables import IndexTable, write_table
+from summidx.store.tables import Frequency, IndexTable, write_table
 
 
 @pytest.fixture
@@ -102,7 +102,9 @@ def test_hostile_ids_and_words_select_nothing_else(write, document):
     table = write([document(hostile, search_text=hostile), document("b.py", search_text="b")])
     assert [match.row for match in table.bm25([(hostile, 1.0)], 5)] == [0]
     assert [match.row for match in table.bm25([("'1'='1", 1.0)], 5)] == [0]
-    assert table.document_frequencies([hostile, "'1'='1", '" OR 1=1 --', "b"]) == {"'1'='1": 1, "b": 1}
+    found = table.document_frequencies([hostile, "'1'='1", '" OR 1=1 --', "b"])
+    assert found == {"'1'='1": Frequency(1, 1), "b": Frequency(1, 1)}
+    assert table.find_rows("name", [hostile, "' OR '1'='1"], list(Level)) == [0]
 
 
 def test_nearest_is_the_exact_cosine(write, document, vectors):
@@ -130,9 +132,24 @@ def test_filters_come_before_the_limit(write, document):
 
 
 def test_document_frequencies_count_documents_not_words(write, document):
-    table = write([document("a.py", search_text="a a b"), document("b.py", search_text="a")])
-    assert table.document_frequencies(["a", "b", "c"]) == {"a": 2, "b": 1}
+    table = write(
+        [
+            document("a.py", search_text="a a b"),
+            document("b.py", search_text="a"),
+            document("tests/test_a.py", search_text="a", is_test=True),
+            document("README.md", search_text="a", is_secondary=True),
+        ]
+    )
+    assert table.document_frequencies(["a", "b", "c"]) == {"a": Frequency(4, 2), "b": Frequency(1, 1)}
     assert table.document_frequencies([]) == {}
+    assert (table.documents_total, table.code_documents) == (4, 2)
+
+
+def test_rows_are_found_by_exact_names_and_paths(write, document):
+    table = write([document("a.py"), document("a.py::f"), document("b.py::A.f"), document("b.py::g")])
+    assert table.find_rows("name", ["f", "a"], [Level.FUNCTION]) == [1, 2]
+    assert table.find_rows("path", ["a.py"], [Level.FILE]) == [0]
+    assert table.find_rows("path", ["a.py"], []) == table.find_rows("path", [], [Level.FILE]) == []
 
 
 def test_rows_that_do_not_fit_together_are_refused(tmp_path, document, vectors):

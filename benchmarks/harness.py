@@ -33,6 +33,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("summidx", "prefect", "distributed", "openai", "aiohttp", "lancedb", "torch", "sentence-transformers")
 SAMPLE_S = 0.1
+MAPS_EVERY = 20
+"""So many samples lie between two looks at what a process has mapped."""
+GPU_LIBRARIES = ("libtorch", "libcuda", "libnvidia-ml")
 PROGRAM = ("flows/build.py",)
 FORGOTTEN = ("SUMMIDX_", "OPENAI_", "PREFECT_")
 """A developer's own settings, servers and keys: no benchmark may depend on them."""
@@ -142,6 +145,8 @@ class Watched:
     workers: int = 0
     cpu_series: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     """CPU time by kind at moments of the run."""
+    gpu_libraries: frozenset[str] = frozenset()
+    """Files of torch and CUDA that one of its processes had mapped when it was last looked at."""
 
     def cpu_between(self, kind: str, start_s: float, end_s: float) -> float:
         """CPU seconds of a kind of process between two moments; in-process workers are those of the flow."""
@@ -212,6 +217,7 @@ class Build:
         self._cpu: dict[tuple[str, int], float] = {}
         self._rss: dict[str, float] = {}
         self._series: list[tuple[float, dict[str, float]]] = []
+        self._gpu_libraries: set[str] = set()
         self._ended = threading.Event()
         self._sampler = threading.Thread(target=self._sample_until_ended, daemon=True)
         self._sampler.start()
@@ -255,6 +261,7 @@ class Build:
             peak_rss_mb={kind: round(mb, 1) for kind, mb in sorted(self._rss.items())},
             workers=sum(kind == "worker" for kind, _ in self._cpu),
             cpu_series=self._series,
+            gpu_libraries=frozenset(self._gpu_libraries),
         )
 
     def _processes(self) -> list[psutil.Process]:
@@ -272,6 +279,9 @@ class Build:
             self._series.append((time.monotonic(), self._cpu_by_kind()))
 
     def _sample(self, process: psutil.Process, kind: str) -> None:
+        if len(self._series) % MAPS_EVERY == 0:
+            mapped = {Path(each.path).name for each in process.memory_maps()}
+            self._gpu_libraries |= {name for name in mapped if name.startswith(GPU_LIBRARIES)}
         rss_mb = process.memory_info().rss / 2**20
         self._rss[kind] = max(self._rss.get(kind, 0.0), rss_mb)
         times = process.cpu_times()

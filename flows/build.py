@@ -81,6 +81,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     repos_root: str | None = None,
     repos: list[str] | None = None,
     repos_file: str | None = None,
+    limit: PositiveInt | None = None,
     index_root: str | None = None,
     levels: list[Level] | None = None,
     tests: TestsPolicy | None = None,
@@ -100,6 +101,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     scheduler_address: str | None = None,
     skip_existing: bool | None = None,
     retry_degraded: bool | None = None,
+    retry_known: bool | None = None,
     confirm_rebuild: bool | None = None,
     cache_policy: CachePolicy | None = None,
     stop_after: str | None = None,
@@ -112,6 +114,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         repos_root: Folder of which each sub-folder that is a repository is built.
         repos: Repositories, each as [NAME=]PATH[@REVISION].
         repos_file: File of repositories, one a line, as in `repos`.
+        limit: Only the first so many of the plan, the largest repositories: a canary before all are built.
         index_root: Folder under which the indexes lie, one folder per repository.
         levels: Levels that are summarised and published.
         tests: Test code: one summary per file, as any other code (full), or left out (skip).
@@ -131,6 +134,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         scheduler_address: Address of a Dask scheduler that runs already; its workers are used as they are.
         skip_existing: Do not build what is verified to be up to date.
         retry_degraded: Ask again for documents that are degraded.
+        retry_known: Try at once what is known to fail; else it is tried again after 7 days.
         confirm_rebuild: Go on where most indexes are rebuilt only because a setting or a version changed.
         cache_policy: Whether summaries and vectors are looked up and kept.
         stop_after: Begin no repository after so long, such as 6h or 30m; what is in flight is finished.
@@ -176,7 +180,10 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
 def _plan_run(request: BuildRequest, settings: Settings, run_id: str) -> Plan:
     """The plan of this flow run: a Retry stays with the commits of its first try."""
     earlier = load_plan(settings.index_root, run_id)
-    plan = make_retry_plan(earlier, settings) if earlier else make_plan(request.repos(settings), settings)
+    if earlier:
+        plan = make_retry_plan(earlier, settings)
+    else:
+        plan = make_plan(request.repos(settings), settings, limit=request.limit)
     check_rebuild(plan, settings)
     for warning in check_space(plan, settings):
         tell_warning(warning)

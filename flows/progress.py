@@ -23,8 +23,11 @@ from summidx.settings import Settings
 
 NAMES_SHOWN = 8
 
-Ending = Literal["built", "up_to_date", "superseded", "summarized", "failed", "crashed", "stopped", "not_attempted"]
-"""`stopped`: under way when the run was interrupted, which has lines of accounting, but no report."""
+Ending = Literal[
+    "built", "up_to_date", "superseded", "summarized", "failed", "crashed", "stopped", "not_attempted", "known_failure"
+]
+"""`stopped`: under way when the run was interrupted, which has lines of accounting, but no report. `known_failure`: not
+tried, since it would fail as it did before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class RepoResult:
     """What it had cost where it failed; None where that is not known: its worker was killed."""
     lost_tries: int = 0
     """Tries whose worker was killed; what they cost is in no figure."""
+    known_since: str = ""
+    """Of a failure for a permanent reason that was known before: since when (ISO 8601, UTC)."""
 
     @property
     def usage(self) -> Usage | None:
@@ -52,7 +57,7 @@ class RepoResult:
     @property
     def failed(self) -> bool:
         """True where it was tried, and there is no index of what was asked for."""
-        return self.report is None and self.ending != "not_attempted"
+        return self.report is None and self.ending not in ("not_attempted", "known_failure")
 
     @property
     def documents(self) -> int:
@@ -94,6 +99,8 @@ class RunReport:
     superseded: int
     """Another run published first; what was built here was discarded."""
     failed: int
+    known_failures: int = 0
+    """Not tried, since they would fail as they did before; they do not fail the run."""
     not_attempted: int
     """The run was told to stop before they were begun (no call to the LLM could succeed), or its time was over."""
     totals: Totals
@@ -132,16 +139,23 @@ class RunReport:
     def message(self) -> str:
         """One line: the message of the flow run's final state."""
         total = len(self.repositories)
-        failed = [each.name for each in self.failures()]
+        failed = [
+            f"{each.name} (known since {each.known_since[:10]})" if each.known_since else each.name
+            for each in self.failures()
+        ]
+        known = [each.name for each in self.repositories if each.ending == "known_failure"]
+        also = f"; {_count_known(len(known))}: {_names(known)}" if known else ""
         not_attempted = [each.name for each in self.repositories if each.ending == "not_attempted"]
         if not_attempted and not failed:
             return (
                 f"{len(not_attempted)}/{total} repositories not attempted: {_names(not_attempted)}: "
-                f"{self.why_not_attempted}"
+                f"{self.why_not_attempted}{also}"
             )
         if failed:
             told = f"{len(failed)}/{total} repositories failed: {_names(failed)}"
-            return told + (f"; {len(not_attempted)} not attempted: {_names(not_attempted)}" if not_attempted else "")
+            if not_attempted:
+                told += f"; {len(not_attempted)} not attempted: {_names(not_attempted)}"
+            return told + also
         counts = {
             "built": self.built,
             "up to date": self.up_to_date,
@@ -150,7 +164,7 @@ class RunReport:
         }
         always = ("built", "up to date")
         told = ", ".join(f"{n} {what}" for what, n in counts.items() if n or what in always)
-        return f"{_repositories(total)}: {told}"
+        return f"{_repositories(total)}: {told}{also}"
 
 
 def build_report(
@@ -173,6 +187,7 @@ def build_report(
         summarized=endings["summarized"],
         superseded=endings["superseded"],
         failed=sum(each.failed for each in results),
+        known_failures=endings["known_failure"],
         not_attempted=endings["not_attempted"],
         totals=build_totals(each.usage for each in results if each.usage is not None),
         lost_tries=sum(each.lost_tries for each in results),
@@ -250,11 +265,17 @@ def listening(listener: Listener) -> Iterator[None]:
 def tell_plan(plan: Plan, index_root: str, *, page: str) -> None:
     """Say what will be done, and on which page of the Prefect UI it can be watched ("": none)."""
     to_build = plan.to_build
-    _tell(f"{len(to_build)} to build, {len(plan.repos) - len(to_build)} up to date, under {index_root}")
+    known = plan.known_failures
+    told = f"{len(to_build)} to build, {len(plan.repos) - len(to_build) - len(known)} up to date"
+    _tell(f"{told}{f', {_count_known(len(known))}' if known else ''}, under {index_root}")
     for planned in to_build[:NAMES_SHOWN]:
         _tell(f"  {planned.pin.name}: {planned.why}")
     if len(to_build) > NAMES_SHOWN:
         _tell(f"  and {len(to_build) - NAMES_SHOWN} more")
+    for planned in known[:NAMES_SHOWN]:
+        _tell(f"  {planned.pin.name}: {planned.why}")
+    if len(known) > NAMES_SHOWN:
+        _tell(f"  and {len(known) - NAMES_SHOWN} more known failures")
     if to_build and page:
         _tell(f"Watch it at {page}")
 
@@ -303,6 +324,10 @@ def _tell(line: str) -> None:
 def _names(names: Sequence[str]) -> str:
     more = len(names) - NAMES_SHOWN
     return ", ".join(map(escape_line, names[:NAMES_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _count_known(n: int) -> str:
+    return "1 known failure" if n == 1 else f"{n} known failures"
 
 
 def _repositories(n: int) -> str:

@@ -10,6 +10,8 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
 from flows.engines import Run, close_run, open_run, stop_run
+from flows.events import IndexEvents
+from flows.known import KnownFailures, known_result
 from flows.ledger import settle
 from flows.outcomes import reason_to_stop, result_of
 from flows.progress import RepoResult, journal_entry, tell_result
@@ -29,7 +31,7 @@ TELL_STOP_S, COLLECT_S = 1.0, 2.0
 def build_repositories(
     plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner, journal: Journal
 ) -> list[RepoResult]:
-    """Build what is not up to date, all of the plan as tasks; how each repository ended.
+    """Build what is not up to date, all of the plan as tasks but what is known to fail; how each repository ended.
 
     Args:
         plan: of the run.
@@ -43,11 +45,16 @@ def build_repositories(
     open_run(run)
     runner.prepare(run, up_to_date=[planned.pin.generation for planned in plan.repos if planned.up_to_date])
     results: list[RepoResult] = []
+    failures, events = KnownFailures(settings), IndexEvents(settings)
     ended = 0
     futures: dict[PrefectFuture[Any], PlannedRepo] = {}
     left: dict[PrefectFuture[Any], PlannedRepo] = {}
     try:
         for planned in plan.repos:
+            if planned.known is not None:  # no task run: nothing is tried
+                results.append(known_result(planned))
+                journal.add(journal_entry(planned, results[-1]))
+                continue
             pin = planned.pin
             future = summarize_and_embed_repo.submit(
                 name=pin.name,
@@ -60,8 +67,9 @@ def build_repositories(
         ended_runs: dict[UUID, tuple[str, State[Any]]] = {}
         for each in runner.drain(futures):
             planned = left.pop(each.future)
-            result = result_of(planned, each.state, settings, each.lost_tries)
+            result = failures.note(planned, result_of(planned, each.state, settings, each.lost_tries), each.state)
             results.append(result)
+            events.ended(planned, result)
             journal.add(journal_entry(planned, result))
             ended_runs |= {run: (planned.pin.name, state) for run, state in each.task_runs.items()}
             if reason := reason_to_stop(each.state):

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from flows.engines import run_engine_of
 from flows.lost_device import leave_to_nanny
-from summidx.errors import CacheError, DeviceLost, StoreError, UnknownIndex
+from summidx.errors import CacheError, DeviceLost, NewerIndex, StoreError, UnknownIndex
 from summidx.records import BuildReport, PinnedRepo
 
 REPORT = TypeAdapter(BuildReport)
@@ -20,7 +20,7 @@ REPORT = TypeAdapter(BuildReport)
 def is_local_fault(_task: Task[Any, Any], _task_run: TaskRun, state: State[Any]) -> bool:
     """True where trying again may help: a fault of disk or database. An LLM's faults are its client's business."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, OSError | CacheError | StoreError) and not isinstance(error, UnknownIndex)
+    return isinstance(error, OSError | CacheError | StoreError) and not isinstance(error, UnknownIndex | NewerIndex)
 
 
 @task(

@@ -152,6 +152,7 @@ def _run_places(settings: Settings, results: Path) -> list[Place]:
     files = list(find_run_files(settings, results))
     where = {
         "plans": settings.index_root,
+        "known failures": settings.index_root,
         "logs": settings.log_dir,
         "results": str(results),
         "damaged caches": "beside the cache",

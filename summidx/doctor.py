@@ -209,7 +209,7 @@ def verify_indexes(settings: Settings) -> Iterator[Finding]:
             "whole reading",
             State.WARNING,
             f"{without_digests} of them were built before digests were kept: a text that changed there is not seen",
-            "nothing; they get digests when they are built again",
+            "they get digests when they are built again",
         )
 
 
@@ -232,7 +232,7 @@ CHECKS: dict[str, Check] = {
 WHOLE_CHECKS: dict[str, Check] = {"whole reading": verify_indexes, "cache, whole": verify_cache}
 """Those that `--verify` adds."""
 
-_REBUILT = "nothing: the next run builds it again"
+_REBUILT = "the next run builds it again"
 
 
 def _check_cache(settings: Settings, *, whole: bool) -> Iterator[Finding]:
@@ -253,7 +253,7 @@ def _check_cache(settings: Settings, *, whole: bool) -> Iterator[Finding]:
         yield Finding(name, State.OK, f"{found.shown} is not there yet; the first build makes it")
     elif found.changed_rows:
         said = f"{found.shown}: {found.changed_rows} of {found.rows} entries are not what was put there"
-        yield Finding(name, State.WARNING, said, "nothing: they count as missing, and are asked for again when needed")
+        yield Finding(name, State.WARNING, said, "they count as missing, and are asked for again when needed")
     elif found.is_older:
         yield Finding(name, State.OK, f"{found.shown} has schema {found.schema}; the next build brings it up to date")
     else:

@@ -4,7 +4,11 @@
     ├── UsageError                  unusable arguments or settings: exit code 2
     │   └── NoGPU                   the machine has no GPU that could be asked for
     ├── SourceError                 a repository cannot be read
+    │   ├── UnknownRevision         it has no commit at the revision asked for           permanent
+    │   ├── UnsupportedSource       it is of a kind that is not read                      permanent
+    │   └── SourceTooLarge          it holds more than the settings allow                 permanent
     ├── ParseError                  the parsing process failed for a whole repository
+    │   └── Unparsable              by its content, not by the machine                    permanent
     ├── LLMError                    one call to the LLM failed
     │   ├── Overloaded              429, 503 or a timeout: back off, and lower the limit
     │   ├── ServerFault             any other 5xx, or no connection
@@ -18,7 +22,8 @@
     │   └── DeviceLost              the GPU answers nothing more in this process
     ├── CacheError                  the cache cannot be read or written
     ├── StoreError                  an index cannot be read, written or published
-    │   └── UnknownIndex            no index of that name under the index root
+    │   ├── UnknownIndex            no index of that name under the index root
+    │   └── NewerIndex              it was built by a newer summidx: neither read nor replaced
     ├── TooManyFailures             more units of a repository failed than `max_failed` allows
     ├── ServiceLost                 the run lost what it cannot do without: Prefect API, Dask scheduler, workers
     ├── RepoTimeout                 a repository took longer than `repo_timeout` allows
@@ -27,11 +32,21 @@
 
 Every one pickles (a worker's error must arrive as itself), and its text is one line: what was wrong, why it matters,
 what to do.
+
+`permanent`: the same repository fails the same way, however often it is tried, until its content, a setting or
+summidx itself changes; and a plan sees each of these changes. Such a failure is known (`known_failures`), and no run
+repeats it every night. All others are tried again: for what is mended elsewhere (a server, a disk, a GPU, a damaged
+clone that is fetched anew) no plan sees that it was mended.
 """
+
+from typing import ClassVar
 
 
 class SummidxError(Exception):
     """Base of all errors of summidx; catch it to show one line instead of a traceback."""
+
+    permanent: ClassVar[bool] = False
+    """True where trying again cannot help; argued in the docstring of each class that sets it."""
 
 
 class UsageError(SummidxError):
@@ -43,11 +58,54 @@ class NoGPU(UsageError):
 
 
 class SourceError(SummidxError):
-    """A repository cannot be read: it is missing, not a repository, or lacks the revision."""
+    """A repository cannot be read: it is missing, damaged, or may not be read by this user.
+
+    Not permanent: a disk that is not mounted looks like that, and a clone that was damaged has the same tree once it
+    is mended.
+    """
+
+
+class UnknownRevision(SourceError):
+    """The repository has no commit at the revision asked for, or is empty.
+
+    Permanent: only a fetch or a commit helps, and each plan resolves the revision anew.
+    """
+
+    permanent = True
+
+
+class UnsupportedSource(SourceError):
+    """The repository is of a kind that is not read: SHA-256 ids, reftable, objects that lie outside of it.
+
+    Permanent: only a repository that was converted helps, and each plan looks at it anew.
+    """
+
+    permanent = True
+
+
+class SourceTooLarge(SourceError):
+    """The repository holds more files, folders or text than the settings allow.
+
+    Permanent: content and limits are what they are, and a known failure is kept with the limits that it met.
+    """
+
+    permanent = True
 
 
 class ParseError(SummidxError):
-    """The parsing process of a repository died or broke its limits."""
+    """The parsing process of a repository died or could not be started.
+
+    Not permanent: it may have been killed, or the machine had no memory left for it.
+    """
+
+
+class Unparsable(ParseError):
+    """The parser crashes on many files of a repository, or needs more memory for it than `parsing.memory_mb`.
+
+    Permanent: the parser is given the same bytes under the same limits, in a process of its own.
+    """
+
+    permanent = True
 
 
 class LLMError(SummidxError):
@@ -146,12 +204,26 @@ class UnknownIndex(StoreError):
     """There is no published index of that name."""
 
 
+class NewerIndex(StoreError):
+    """The published index is of a newer summidx than this: it is neither read nor replaced.
+
+    Not permanent: it goes away with an upgrade, which no build key shows.
+    """
+
+
 class TooManyFailures(SummidxError):
-    """More units of a repository failed than are allowed; its old index stays published."""
+    """More units of a repository failed than are allowed; its old index stays published.
+
+    Not permanent: a document fails by a fault of transport only (what the model cannot do well is degraded), and what
+    was finished is cached, so that each try comes further.
+    """
 
 
 class RepoTimeout(SummidxError):
-    """A repository took longer than it may, and was given up; its old index stays published."""
+    """A repository took longer than it may, and was given up; its old index stays published.
+
+    Not permanent: its finished summaries are cached, so that each try comes further.
+    """
 
 
 class ServiceLost(SummidxError):

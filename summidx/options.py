@@ -69,6 +69,12 @@ SkipExisting = Annotated[
 RetryDegraded = Annotated[
     bool | None, typer.Option("--retry-degraded", help="Ask again for documents that are degraded.")
 ]
+RetryKnown = Annotated[
+    bool | None, typer.Option("--retry-known", help="Try at once what is known to fail (else after 7 days).")
+]
+Limit = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Build the first N repositories of the plan only: the largest.")
+]
 ConfirmRebuild = Annotated[
     bool | None,
     typer.Option("--confirm-rebuild", help="Rebuild most indexes only because a setting or version changed."),
@@ -104,7 +110,7 @@ def read_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = {name: value for name, value in given.items() if name not in NO_PARAMETERS}
     for name in ("repos_root", "repos_file", "prompt_file"):
         parameters[name] = given[name] and str(Path(given[name]).absolute())
-    parameters["repos"] = parameters.pop("repo")
+    parameters["repos"] = parameters.pop("repo") or None
     parameters["levels"] = read_levels(given["levels"])
     parameters["gpu_ids"] = read_gpu_ids(given["gpu_ids"])
     return parameters

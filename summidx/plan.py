@@ -8,14 +8,15 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from summidx import sources
 from summidx.changes import BuildInputs, find_changes
 from summidx.embedding.models import resolve_model
-from summidx.errors import SourceError, StoreError, UsageError
+from summidx.errors import NewerIndex, SourceError, StoreError, UsageError
+from summidx.known_failures import KnownFailure, find_known, load_known_failures
 from summidx.records import PinnedRepo, RepoRef, Status, count_where
 from summidx.settings import Settings, Stage
 from summidx.store.generations import IndexRoot
@@ -46,6 +47,8 @@ class PlannedRepo:
     """There is a published index of it, whatever its state."""
     only_changed: tuple[str, ...] = ()
     """The settings, model or versions that changed, where nothing else has it rebuilt; () otherwise."""
+    known: KnownFailure | None = None
+    """The failure for which it is not tried now; None where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,13 @@ class Plan:
 
     @property
     def to_build(self) -> tuple[PlannedRepo, ...]:
-        """Those that are not up to date."""
-        return tuple(repo for repo in self.repos if not repo.up_to_date)
+        """Those that are tried: neither up to date, nor known to fail."""
+        return tuple(repo for repo in self.repos if not repo.up_to_date and repo.known is None)
+
+    @property
+    def known_failures(self) -> tuple[PlannedRepo, ...]:
+        """Those that are not tried, since they would fail as they did before."""
+        return tuple(repo for repo in self.repos if repo.known is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +83,29 @@ class PublishedState:
     """As `PlannedRepo.only_changed`."""
 
 
-def make_plan(refs: Sequence[RepoRef], settings: Settings) -> Plan:
+def make_plan(refs: Sequence[RepoRef], settings: Settings, *, limit: int | None = None) -> Plan:
     """Pin every repository and find out which are up to date.
+
+    Args:
+        refs: the repositories.
+        settings: of the run.
+        limit: keep the first so many of the plan only: the largest. None: all.
 
     Raises:
         UsageError: two repositories have one name, or settings do not fit together.
         LLMError: the LLM server does not answer, refuses the key or does not serve the model.
         EmbeddingError: the embedding model cannot be found.
     """
-    return _plan(dict.fromkeys(refs), settings)
+    plan = _plan(dict.fromkeys(refs), settings)
+    return replace(plan, repos=plan.repos[:limit])
 
 
 def make_retry_plan(earlier: Plan, settings: Settings) -> Plan:
     """Plan a run again: at the commits of its first try, everything else as it is now.
 
     What its first try published and what still verifies is up to date; all that is trusted of the earlier plan is what
-    was pinned, and what CURRENT held then.
+    was pinned, and what CURRENT held then. What the run tried is tried again, also where its failure is known by now;
+    what it did not try, since that was known before, is left alone.
 
     Raises:
         UsageError, LLMError, EmbeddingError: as `make_plan`.
@@ -105,10 +120,19 @@ def _plan(refs: Mapping[RepoRef, PlannedRepo | None], settings: Settings) -> Pla
     summarizer = make_summarizer(settings.llm, served_model).identity
     embedding_model = resolve_model(settings.embedding).identity
     root = IndexRoot(settings.index_root)
+    known = load_known_failures(settings.index_root)
+
+    def is_known(pin: PinnedRepo, earlier: PlannedRepo | None, error: SourceError | None = None) -> KnownFailure | None:
+        was_tried = earlier is not None and earlier.known is None
+        return None if was_tried else find_known(known, pin, error, settings)
 
     def plan_one(ref: RepoRef, earlier: PlannedRepo | None) -> PlannedRepo:
         new_generation = uuid.uuid4().hex
-        current = root.find_manifest(ref.name)
+        try:
+            current = root.find_manifest(ref.name)
+        except NewerIndex as error:  # its task fails with that
+            pin = PinnedRepo(ref.name, ref.source, ref.revision or "", "", new_generation)
+            return PlannedRepo(pin, False, f"cannot be replaced: {error}", 0, None, has_index=True)
         expected = current.publish_id if current else None
         if earlier is not None and (current is None or current.generation != earlier.pin.generation):
             expected = earlier.expected_publish_id  # CURRENT is not the first try's own
@@ -116,20 +140,24 @@ def _plan(refs: Mapping[RepoRef, PlannedRepo | None], settings: Settings) -> Pla
             resolved = sources.resolve(ref, settings.sources)
         except SourceError as error:
             pin = PinnedRepo(ref.name, ref.source, ref.revision or "", "", new_generation)
-            return PlannedRepo(pin, False, f"cannot be read: {error}", 0, expected, current is not None)
+            failure = is_known(pin, earlier, error)
+            why = failure.describe(settings) if failure else f"cannot be read: {error}"
+            return PlannedRepo(pin, False, why, 0, expected, current is not None, known=failure)
         inputs = BuildInputs(
             tree=resolved.tree, settings=settings, summarizer=summarizer, embedding_model=embedding_model
         )
         found = find_generation(root, ref.name, inputs)
         pin = PinnedRepo(ref.name, ref.source, resolved.commit, inputs.build_key, found.generation or new_generation)
+        failure = is_known(pin, earlier) if found.generation is None else None
         return PlannedRepo(
             pin,
             found.generation is not None,
-            found.why,
+            failure.describe(settings) if failure else found.why,
             resolved.size_bytes,
             expected,
             current is not None,
-            found.only_changed,
+            () if failure else found.only_changed,
+            failure,
         )
 
     planned = sorted((plan_one(*each) for each in refs.items()), key=lambda repo: (-repo.size_bytes, repo.pin.name))
@@ -211,8 +239,13 @@ def load_plan(index_root: str, run_id: str) -> Plan | None:
 
 
 def _read_planned(data: dict[str, Any]) -> PlannedRepo:
-    pin, only_changed = PinnedRepo(**data["pin"]), tuple(data.get("only_changed", ()))
-    return PlannedRepo(**{**data, "pin": pin, "only_changed": only_changed})
+    known = data.get("known")
+    read = {
+        "pin": PinnedRepo(**data["pin"]),
+        "only_changed": tuple(data.get("only_changed", ())),
+        "known": KnownFailure(**known) if known else None,
+    }
+    return PlannedRepo(**{**data, **read})
 
 
 def _plan_path(index_root: str, run_id: str) -> Path:

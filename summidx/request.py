@@ -33,6 +33,7 @@ SETTINGS = {
     "scheduler_address": "cluster.scheduler_address",
     "skip_existing": "skip_existing",
     "retry_degraded": "retry_degraded",
+    "retry_known": "retry_known",
     "confirm_rebuild": "confirm_rebuild",
     "stop_after": "stop_after",
     "repo_timeout": "repo_timeout",
@@ -50,6 +51,10 @@ class BuildRequest:
     specs: tuple[str, ...]
     repos_file: str
     overrides: Mapping[str, Any]
+    limit: int | None = None
+    """Only the first so many repositories of the plan, the largest; None: all."""
+    names_none: bool = False
+    """The list of repositories was given, and is empty: to be filled in, and not the settings' repositories."""
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> "BuildRequest":
@@ -65,6 +70,8 @@ class BuildRequest:
             specs=tuple(given.get("repos", ())),
             repos_file=given.get("repos_file", ""),
             overrides=overrides,
+            limit=_read_limit(given.get("limit")),
+            names_none=given.get("repos") == [] and not given.get("repos_root") and not given.get("repos_file"),
         )
 
     def settings(self, *, log_dir: str | None = None, cache_url: str | None = None, from_api: bool = False) -> Settings:
@@ -103,7 +110,7 @@ class BuildRequest:
             UsageError: there is none, or a name cannot be used.
         """
         specs = [*self.specs, *_read_specs(self.repos_file)]
-        root = self.repos_root or ("" if specs else settings.repos_root)
+        root = self.repos_root or ("" if specs or self.names_none else settings.repos_root)
         refs = [*(sources.discover(root) if root else ()), *map(sources.parse_spec, specs)]
         if not refs:
             where = f"no sub-folder of {root} is a repository" if root else "no repository is named"
@@ -114,6 +121,12 @@ class BuildRequest:
         for ref in refs:
             index_root.index_folder(ref.name)  # refuses a name that no folder can have
         return refs
+
+
+def _read_limit(limit: int | None) -> int | None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"a limit of {limit} repositories leaves nothing to do: give 1 or more, or leave it out")
+    return limit
 
 
 def _read_specs(path: str) -> list[str]:

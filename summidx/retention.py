@@ -3,6 +3,7 @@
 Each run deletes what is older than `keep_days`:
 
     INDEX_ROOT/.summidx/plans/RUN.json              for a Retry of the run
+    INDEX_ROOT/.summidx/known-failures/NAME.json    of a repository that is not asked for any more
     LOG_DIR/<timestamp>-{run,worker}-*.{log,jsonl}  of each run and its workers; what the last runs cost is kept
     PREFECT_LOCAL_STORAGE_PATH/*                    results of our tasks; those of other flows are left alone
     CACHE.damaged-*                                 a damaged cache, after what could be read was carried over
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from summidx.journal import RUNS_READ
+from summidx.known_failures import FOLDER as KNOWN_FAILURES
 from summidx.plan import PLANS
 from summidx.settings import Settings
 
@@ -34,7 +36,7 @@ class RunFile:
     """A file that a run left."""
 
     kind: str
-    """`plans`, `logs`, `results` or `damaged caches`."""
+    """`plans`, `known failures`, `logs`, `results` or `damaged caches`."""
     path: Path
     size_bytes: int
     """On the disk."""
@@ -59,6 +61,8 @@ def find_run_files(settings: Settings, results: Path) -> Iterator[RunFile]:
     logs = [path for path in _list(Path(settings.log_dir)) if _LOG.fullmatch(path.name)]
     needed = set(sorted(path for path in logs if "-run-" in path.name and path.suffix == ".jsonl")[-RUNS_READ:])
     yield from _files("plans", _list(Path(settings.index_root) / PLANS), settings)
+    known = _list(Path(settings.index_root) / KNOWN_FAILURES)
+    yield from _files("known failures", known, settings, days=max(settings.keep_days, settings.known_failure_days))
     for file in _files("logs", logs, settings):
         yield file if file.path not in needed else RunFile(file.kind, file.path, file.size_bytes, is_old=False)
     for file in _files("results", _list(results), settings):
@@ -89,8 +93,8 @@ def _list(folder: Path) -> list[Path]:
         return []
 
 
-def _files(kind: str, paths: list[Path], settings: Settings) -> Iterator[RunFile]:
-    oldest = time.time() - settings.keep_days * DAY_S
+def _files(kind: str, paths: list[Path], settings: Settings, days: int | None = None) -> Iterator[RunFile]:
+    oldest = time.time() - (days or settings.keep_days) * DAY_S
     for path in paths:
         try:
             found = path.lstat()

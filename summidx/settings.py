@@ -420,6 +420,18 @@ class Settings(BaseSettings):
         "when it is older than this, in days.",
         json_schema_extra=unkeyed("housekeeping only"),
     )
+    known_failure_days: int = Field(
+        7,
+        ge=0,
+        description="A repository that failed for a permanent reason is not tried again for so long while its content "
+        "and the settings stay the same, in days; 0: every run tries it.",
+        json_schema_extra=unkeyed("whether to build, not what"),
+    )
+    retry_known: bool = Field(
+        False,
+        description="Try at once what is known to fail.",
+        json_schema_extra=unkeyed("whether to build, not what"),
+    )
     min_free_mb: int = Field(
         100,
         ge=0,

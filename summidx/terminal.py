@@ -105,6 +105,9 @@ def print_prediction(console: Console, prediction: Prediction, check: Prediction
         table.add_row(Text(escape_text(each.name), style="bold"), *shown, why)
     if prediction.repositories:
         console.print(table)
+    for known in prediction.known_failures:
+        listed = Text.assemble((escape_text(known.name), "bold"), (f"  {escape_text(known.why)}", "yellow"))
+        console.print(listed, soft_wrap=True)
     for line in describe_prediction(prediction):
         console.print(Text(line), soft_wrap=True)
     if prediction.confirm:
@@ -116,9 +119,8 @@ def print_prediction(console: Console, prediction: Prediction, check: Prediction
 
 def describe_prediction(prediction: Prediction) -> list[str]:
     """What a run would cost, in lines: the sums, the time, how busy each side would be, and what that is from."""
-    lines = [
-        f"{len(prediction.repositories):,} to build, {prediction.up_to_date:,} up to date",
-    ]
+    known = f", {describe_known(len(prediction.known_failures))}" if prediction.known_failures else ""
+    lines = [f"{len(prediction.repositories):,} to build, {prediction.up_to_date:,} up to date{known}"]
     if prediction.repositories:
         lines += [
             (
@@ -132,6 +134,11 @@ def describe_prediction(prediction: Prediction) -> list[str]:
             *(f"  {each}" for each in prediction.basis),
         ]
     return lines
+
+
+def describe_known(n: int) -> str:
+    """How many repositories are not tried, since they are known to fail."""
+    return f"{n:,} known failure{'s' if n != 1 else ''} not tried"
 
 
 def describe_seconds(seconds: float) -> str:

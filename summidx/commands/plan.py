@@ -18,6 +18,7 @@ def plan_build(  # noqa: PLR0913 - its options
     repos_root: options.ReposRoot = None,
     repo: options.Repo = None,
     repos_file: options.ReposFile = None,
+    limit: options.Limit = None,
     index_root: options.IndexRoot = None,
     levels: options.Levels = None,
     tests: options.Tests = None,
@@ -37,6 +38,7 @@ def plan_build(  # noqa: PLR0913 - its options
     scheduler_address: options.SchedulerAddress = None,
     skip_existing: options.SkipExisting = None,
     retry_degraded: options.RetryDegraded = None,
+    retry_known: options.RetryKnown = None,
     confirm_rebuild: options.ConfirmRebuild = None,
     stop_after: options.StopAfter = None,
     repo_timeout: options.RepoTimeout = None,
@@ -59,7 +61,7 @@ def plan_build(  # noqa: PLR0913 - its options
 
     request = BuildRequest.from_parameters(parameters)
     settings = request.settings(log_dir=log_dir, cache_url=cache_url)
-    prediction = predict(request.repos(settings), settings, _tell_progress)
+    prediction = predict(request.repos(settings), settings, _tell_progress, limit=request.limit)
     write_prediction(prediction, settings.index_root)
     check = load_check(settings.index_root)
     if as_json:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from summidx.errors import ParseError
+from summidx.errors import ParseError, Unparsable
 from summidx.parsing.calls import Links
 from summidx.parsing.process import Job, Run, run_child
 from summidx.parsing.redaction import redact
@@ -44,7 +44,7 @@ def parse_files(files: Sequence[SourceFile], settings: ParseSettings, stop: Stop
                 replace(job, facts=replace(job.facts, is_code=False)) if job.facts.path == path else job for job in jobs
             ]
         if len(crashes) > MAX_CRASHING_FILES or crashes[path] > 2:
-            raise ParseError(
+            raise Unparsable(
                 f"the parser crashed on {len(crashes)} file(s) ({', '.join(sorted(crashes))}; last: {run.cause}), so "
                 "this repository cannot be indexed: check the installation of tree-sitter, or leave these files out"
             )
@@ -93,12 +93,13 @@ def _path_to_blame(run: Run, jobs: Sequence[Job], settings: ParseSettings) -> st
     """The file that a process died on, if it is the file's doing.
 
     Raises:
-        ParseError: it is not: the process ran out of memory, or was killed from outside, or was past all files.
+        Unparsable: the process ran out of memory.
+        ParseError: it was killed from outside, or was past all files.
     """
     path = jobs[len(run.results)].facts.path if len(run.results) < len(jobs) else ""
     where = f"at {path}" if path else "while it resolved calls"
     if run.ran_out_of_memory:
-        raise ParseError(
+        raise Unparsable(
             f"the parser ran out of memory {where} ({settings.memory_mb} MiB), so this repository cannot be indexed: "
             "raise parsing.memory_mb, or lower sources.max_file_bytes"
         )

@@ -37,6 +37,14 @@ class RepoPrediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotTried:
+    """A repository that is known to fail, and is not tried: since when, when again, and why, in one line."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """What a run is expected to cost: the sums over the repositories that it builds, and its time."""
 
@@ -45,6 +53,7 @@ class Prediction:
     repositories: tuple[RepoPrediction, ...]
     """Those that will be built."""
     up_to_date: int
+    known_failures: tuple[NotTried, ...] = ()
     units: int
     cache_hits: int
     calls: int

@@ -5,13 +5,14 @@ was made by the same summariser counts; where there is none, by the same model u
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
 from summidx.accounting import merge_histograms
-from summidx.errors import StoreError
+from summidx.errors import NewerIndex, StoreError
 from summidx.journal import load_runs
 from summidx.records import Document, Level, Manifest, Origin, count_where
 from summidx.settings import Settings
@@ -56,9 +57,17 @@ class Experience:
     """What each of these is from, in words."""
 
 
+def _iterate_manifests(root: IndexRoot) -> Iterator[Manifest]:
+    """Those that can be read."""
+    for name in root.names():
+        with suppress(NewerIndex):
+            if manifest := root.find_manifest(name):
+                yield manifest
+
+
 def load_experience(root: IndexRoot, settings: Settings, *, summarizer: str, embedding_model: str) -> Experience:
     """Learn from what is under the index root and in the log folder; nothing there is needed."""
-    manifests = [manifest for name in root.names() if (manifest := root.find_manifest(name)) is not None]
+    manifests = list(_iterate_manifests(root))
     ours, whose = _select(manifests, summarizer)
     documents = _read_documents(root, ours)
     tokens, chars = dict(ASSUMED_TOKENS), dict(ASSUMED_CHARS)

@@ -11,7 +11,7 @@ from summidx.hierarchy import build_tree
 from summidx.parsing import parse
 from summidx.pipeline import wanted_units
 from summidx.plan import Plan, PlannedRepo, check_rebuild, make_plan
-from summidx.prediction import Prediction, RepoPrediction, now_utc, sum_of
+from summidx.prediction import NotTried, Prediction, RepoPrediction, now_utc, sum_of
 from summidx.prediction.experience import Experience, load_experience
 from summidx.prediction.rehearsal import Rehearsal
 from summidx.records import RepoRef
@@ -27,14 +27,16 @@ Progress = Callable[[int, int, str], None]
 """Told, before each repository: its number, how many there are, and its name."""
 
 
-def predict(refs: Sequence[RepoRef], settings: Settings, tell: Progress = lambda *_: None) -> Prediction:
+def predict(
+    refs: Sequence[RepoRef], settings: Settings, tell: Progress = lambda *_: None, *, limit: int | None = None
+) -> Prediction:
     """Predict what a build of `refs` would cost. Nothing is written, and the LLM is asked nothing but its name.
 
     Raises:
         UsageError, LLMError, EmbeddingError: as `plan.make_plan`.
         CacheError: the cache cannot be read.
     """
-    plan = make_plan(refs, settings)
+    plan = make_plan(refs, settings, limit=limit)
     summarizer = make_summarizer(settings.llm, plan.served_model)
     experience = load_experience(
         IndexRoot(settings.index_root),
@@ -98,7 +100,8 @@ def _sum_up(
     return Prediction(
         made_at=now_utc(),
         repositories=tuple(repositories),
-        up_to_date=len(plan.repos) - len(plan.to_build),
+        up_to_date=sum(repo.up_to_date for repo in plan.repos),
+        known_failures=tuple(NotTried(name=repo.pin.name, why=repo.why) for repo in plan.known_failures),
         units=sum_of(repositories, "units"),
         cache_hits=sum_of(repositories, "cache_hits"),
         calls=calls,

@@ -10,7 +10,7 @@ repository is ever executed, and its files are text by the same rules (classify)
 
 import os
 
-from summidx.errors import SourceError
+from summidx.errors import SourceError, UnknownRevision
 from summidx.records import RepoRef
 from summidx.settings import SourceSettings
 from summidx.sources.content import ResolvedSource, SourceContent
@@ -43,7 +43,7 @@ def resolve(ref: RepoRef, settings: SourceSettings, stop: Stop | None = None) ->
 
         return resolve_git(ref.source, ref.revision, settings, stop)
     if ref.revision is not None:
-        raise SourceError(
+        raise UnknownRevision(
             f"{ref.source} is a plain folder, which has no revision {ref.revision!r}: leave out @{ref.revision}, or "
             "name a git repository"
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from summidx.errors import SourceError
+from summidx.errors import SourceTooLarge
 from summidx.records import Skip, SkipReason, SourceFile
 from summidx.settings import SourceSettings
 from summidx.sources.classify import not_read_as_code, not_text
@@ -53,7 +53,7 @@ def sort_out(
     """Turn raw entries into what is read: text files, and a Skip for everything that is not.
 
     Raises:
-        SourceError: more files or bytes than the settings allow.
+        SourceTooLarge: more files or bytes than the settings allow.
         Stopped: the run was told to stop.
     """
     count = size_bytes = 0
@@ -61,7 +61,7 @@ def sort_out(
         stop.check()
         count += 1
         if count > settings.max_files:
-            raise SourceError(
+            raise SourceTooLarge(
                 f"{source} holds more than {settings.max_files} files, which is too many for one index: "
                 "name a smaller folder, or raise sources.max_files"
             )
@@ -73,7 +73,7 @@ def sort_out(
             continue
         size_bytes += len(entry.data)
         if size_bytes > settings.max_total_bytes:
-            raise SourceError(
+            raise SourceTooLarge(
                 f"{source} holds more than {settings.max_total_bytes} bytes of text, which are held in memory: "
                 "name a smaller folder, or raise sources.max_total_bytes"
             )

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from summidx.errors import SourceError
+from summidx.errors import SourceError, SourceTooLarge
 from summidx.records import Skip, SkipReason, SourceFile
 from summidx.settings import SourceSettings
 from summidx.sources.classify import too_large
@@ -115,7 +115,7 @@ def walk(source: str, settings: SourceSettings, stop: Stop) -> Iterator[SourceFi
                 continue
             folders += 1
             if folders > settings.max_files:
-                raise SourceError(
+                raise SourceTooLarge(
                     f"{source} holds more than {settings.max_files} folders, which is too many for one index: "
                     "name a smaller folder, or raise sources.max_files"
                 )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pygit2
 from pygit2.enums import FileMode, ObjectType
 
-from summidx.errors import SourceError
+from summidx.errors import SourceError, SourceTooLarge, UnknownRevision, UnsupportedSource
 from summidx.records import Skip, SkipReason, SourceFile
 from summidx.settings import SourceSettings
 from summidx.sources.classify import too_large
@@ -93,10 +93,11 @@ class GitRepository:
         """The ids, hex, of the commit that a revision stands for, and of its tree.
 
         Raises:
-            SourceError: there is none, or it is no commit.
+            UnknownRevision: there is none, or it is no commit.
+            SourceError: the repository is damaged.
         """
         if re.fullmatch(r"[0-9a-fA-F]{64}", revision):
-            raise SourceError(
+            raise UnsupportedSource(
                 f"{self.source} is asked for a SHA-256 commit id, which libgit2 does not read: name a SHA-1 id"
             )
         match = _REVISION.fullmatch(revision)
@@ -115,7 +116,7 @@ class GitRepository:
         while isinstance(target, pygit2.Tag):
             target = self._read_object(target.target, revision)
         if not isinstance(target, pygit2.Commit):
-            raise SourceError(
+            raise UnknownRevision(
                 f"{self.source} has no commit at {printable(revision)!r} but a {target.type_str}: name a branch, a tag "
                 "or a commit id"
             )
@@ -134,7 +135,8 @@ class GitRepository:
         A folder past `max_depth` comes as one skip. Sizes are those of object headers: nothing is unpacked.
 
         Raises:
-            SourceError: objects that are missing or damaged; more folders than `max_files`.
+            SourceError: objects that are missing or damaged.
+            SourceTooLarge: more folders than `max_files`.
         """
         pending = [("", pygit2.Oid(hex=tree), 0)]
         folders = 0
@@ -143,7 +145,7 @@ class GitRepository:
             prefix, oid, depth = pending.pop()
             folders += 1
             if folders > settings.max_files:
-                raise SourceError(
+                raise SourceTooLarge(
                     f"{self.source} holds more than {settings.max_files} folders, which is too many for one index: "
                     "raise sources.max_files if that is meant"
                 )
@@ -239,8 +241,8 @@ class GitRepository:
             "truthfully: run `git fsck` there, or clone it again"
         )
 
-    def _no_revision(self, revision: str, advice: str) -> SourceError:
-        return SourceError(f"{self.source} has no revision {printable(revision)!r}: {advice}")
+    def _no_revision(self, revision: str, advice: str) -> UnknownRevision:
+        return UnknownRevision(f"{self.source} has no revision {printable(revision)!r}: {advice}")
 
 
 def _is_unsound(name: bytes) -> bool:

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from summidx.errors import SourceError
+from summidx.errors import SourceError, UnknownRevision, UnsupportedSource
 from summidx.escaping import escape_line
 from summidx.sources.regular import read_regular
 
@@ -53,7 +53,8 @@ def find_git_dir(source: str) -> GitDir:
     """Find and check the git directory of `source`: never above it, and nowhere outside but for a true worktree.
 
     Raises:
-        SourceError: it is no sound repository, or leads out of itself.
+        SourceError: it is no sound repository.
+        UnsupportedSource: it leads out of itself.
     """
     folder = Path(source)
     home = _real(folder)
@@ -84,12 +85,14 @@ def resolve_name(git_dir: GitDir, name: str) -> str | None:
     """The object id, hex, that a branch, tag, remote branch, full ref name or HEAD stands for; None if there is none.
 
     Raises:
-        SourceError: the refs are of a kind that cannot be read, or damaged; HEAD is unborn.
+        SourceError: the refs are damaged.
+        UnsupportedSource: they are of a kind that cannot be read.
+        UnknownRevision: HEAD is unborn.
     """
     if name in {"HEAD", "@"}:
         oid = _read_ref(git_dir, "HEAD")
         if oid is None:
-            raise SourceError(
+            raise UnknownRevision(
                 f"{git_dir.source} has no commit at HEAD, so there is nothing to read: commit something, or name a "
                 f"branch or commit ({git_dir.source}@REVISION)"
             )
@@ -176,7 +179,7 @@ def _check_plain(source: str, folder: Path) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(Path(entry.path))
                 elif entry.is_symlink() or not stat.S_ISREG(_mode(entry)):
-                    raise SourceError(
+                    raise UnsupportedSource(
                         f"{source} has {os.path.relpath(entry.path, folder)!r} among its objects, which is no plain "
                         "file and may lead out of the repository: clone it, and name the clone"
                     )
@@ -187,8 +190,8 @@ def _mode(entry: os.DirEntry[str]) -> int:
     return stat.S_IFREG if entry.is_file(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_mode
 
 
-def _leads_out(source: str, what: str, target: Path | str) -> SourceError:
-    return SourceError(
+def _leads_out(source: str, what: str, target: Path | str) -> UnsupportedSource:
+    return UnsupportedSource(
         f"{source} leads out of itself ({what} points to {str(target)!r}), so another repository could be read under "
         "its name: name that git directory itself, or a full clone (`git clone --no-local`)"
     )
@@ -197,7 +200,7 @@ def _leads_out(source: str, what: str, target: Path | str) -> SourceError:
 def _read_ref(git_dir: GitDir, name: str) -> str | None:
     """The object id of a ref by its full name, symbolic refs followed; None if there is none."""
     if (git_dir.common / "reftable").is_dir():
-        raise SourceError(
+        raise UnsupportedSource(
             f"{git_dir.source} keeps its refs in the reftable format, which cannot be read: name a full commit id, or "
             "run `git refs migrate --ref-format=files`"
         )
@@ -212,7 +215,7 @@ def _read_ref(git_dir: GitDir, name: str) -> str | None:
         elif _OID.fullmatch(value):
             return value.decode()
         elif _SHA256_OID.fullmatch(value):
-            raise SourceError(
+            raise UnsupportedSource(
                 f"{git_dir.source} has SHA-256 object ids, which libgit2 does not read: name a SHA-1 repository "
                 "(or a plain export of it: `git archive`)"
             )

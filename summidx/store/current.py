@@ -13,7 +13,8 @@ from pathlib import Path
 import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 
-from summidx.errors import StoreError
+from summidx.errors import NewerIndex, StoreError
+from summidx.keys import INDEX_VERSION
 from summidx.records import Counts, Level, Manifest, Origin, Status
 from summidx.store.names import without_surrogates
 from summidx.store.sealed import seal, unseal
@@ -33,6 +34,7 @@ def read_current(folder: Path) -> Manifest | None:
     """The manifest in an index's folder; None where there is none.
 
     Raises:
+        NewerIndex: it was written by a newer summidx.
         StoreError: it cannot be read, or is not wholly and only a manifest of this version of summidx.
     """
     path = folder / CURRENT
@@ -42,6 +44,11 @@ def read_current(folder: Path) -> Manifest | None:
         return None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if (version := _index_version(data)) > INDEX_VERSION:
+        raise NewerIndex(
+            f"{path} is of a newer summidx (index version {version}, and this one reads up to {INDEX_VERSION}), so it "
+            "is neither read nor replaced: upgrade summidx here, or delete the index's folder to build it anew"
+        )
     try:
         return parse_manifest(data)
     except ValueError as error:
@@ -107,6 +114,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _index_version(data: bytes) -> int:
+    """What a manifest says of its version, whatever else is in it; 0 where it says nothing, or is damaged."""
+    try:
+        version = unseal(data).get("index_version")
+    except ValueError:
+        return 0
+    return version if isinstance(version, int) else 0
 
 
 def _are_counts(counts: Counts) -> bool:

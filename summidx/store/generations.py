@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from summidx.errors import StoreError, UnknownIndex, UsageError
+from summidx.errors import NewerIndex, StoreError, UnknownIndex, UsageError
 from summidx.records import Manifest, Skip, SkipReason, Status, count_where
 from summidx.store.current import CURRENT, read_current, sync_folder, write_current
 from summidx.store.inventory import find_wrong_sizes, read_inventory, read_mark
@@ -123,9 +123,15 @@ class IndexRoot:
         return manifest
 
     def find_manifest(self, name: str) -> Manifest | None:
-        """As `read_manifest`, but None where CURRENT is corrupt: for builders, who replace it."""
+        """As `read_manifest`, but None where CURRENT is corrupt: for builders, who replace it.
+
+        Raises:
+            NewerIndex: it is of a newer summidx, and may not be replaced.
+        """
         try:
             return self.read_manifest(name)
+        except NewerIndex:
+            raise
         except StoreError as error:
             logger.warning("%s", error)
             return None

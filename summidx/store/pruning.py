@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from summidx.errors import StoreError
+from summidx.errors import NewerIndex, StoreError
 from summidx.records import Manifest
 from summidx.store.current import CURRENT, sync_folder
 from summidx.store.generations import IndexRoot
@@ -29,7 +29,9 @@ class Prunable:
 
 
 def find_prunable(root: IndexRoot, *, missing: bool, older_than: timedelta | None) -> list[Prunable]:
-    """The indexes that all conditions given are true of; none where none is given. A damaged CURRENT is passed over.
+    """The indexes that all conditions given are true of; none where none is given.
+
+    A damaged CURRENT is passed over, and so is one of a newer summidx.
 
     Args:
         root: the indexes.
@@ -44,7 +46,10 @@ def find_prunable(root: IndexRoot, *, missing: bool, older_than: timedelta | Non
     now = datetime.now(UTC)
     found = []
     for name in root.names():
-        manifest = root.find_manifest(name)
+        try:
+            manifest = root.find_manifest(name)
+        except NewerIndex:
+            continue
         if manifest is None:
             continue
         whys = []

@@ -10,7 +10,7 @@ from summidx.errors import UsageError
 from summidx.request import SETTINGS, BuildRequest
 from summidx.settings import load_settings
 
-NO_SETTINGS = {"repos_root", "repos", "repos_file"}
+NO_SETTINGS = {"repos_root", "repos", "repos_file", "limit"}
 VALUES = {
     "index_root": "/somewhere",
     "levels": ["file"],
@@ -21,6 +21,7 @@ VALUES = {
     "gpu_ids": [3],
     "skip_existing": False,
     "retry_degraded": True,
+    "retry_known": True,
     "confirm_rebuild": True,
     "cache_policy": "read-only",
     "stage": "summaries",
@@ -106,3 +107,19 @@ def test_vllm_in_the_worker_is_refused_on_workers_of_a_scheduler_that_runs_alrea
     request = BuildRequest.from_parameters({"llm_provider": "vllm", "scheduler_address": "tcp://10.0.0.1:8786"})
     with pytest.raises(UsageError, match="--scheduler-address"):
         request.settings()
+
+
+def test_an_empty_list_of_repositories_is_one_to_fill_in_and_not_all_of_them(tmp_path):
+    """As the deployment `one` has it, whose form somebody may send as it is."""
+    (tmp_path / "repos" / "a").mkdir(parents=True)
+    (tmp_path / "repos" / "a" / ".git").mkdir()
+    settings = load_settings({"repos_root": str(tmp_path / "repos"), "index_root": str(tmp_path / "index")})
+    assert [ref.name for ref in BuildRequest.from_parameters({}).repos(settings)] == ["a"]
+    with pytest.raises(UsageError, match="no repository is named"):
+        BuildRequest.from_parameters({"repos": []}).repos(settings)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_leaves_nothing_is_refused(limit):
+    with pytest.raises(UsageError, match="leaves nothing to do"):
+        BuildRequest.from_parameters({"limit": limit})

@@ -3,16 +3,20 @@
 import json
 import subprocess
 from dataclasses import asdict
+from datetime import timedelta
 
 import pytest
 
 from summidx.engine import Engine
-from summidx.errors import UsageError
+from summidx.errors import NewerIndex, UsageError
+from summidx.keys import INDEX_VERSION
 from summidx.pipeline import index_repo
 from summidx.plan import check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
+from summidx.prediction.predict import predict
 from summidx.records import RepoRef, Status
 from summidx.settings import load_settings
 from summidx.store.generations import IndexRoot
+from summidx.store.pruning import find_prunable
 
 SOURCE = '''def add_{name}(items):
     """Sum the items."""
@@ -191,3 +195,34 @@ def test_a_plan_that_was_written_before_reasons_were_kept_is_read(built, setting
         del repo["has_index"], repo["only_changed"]
     path.write_text(json.dumps(older))
     assert [repo.pin for repo in load_plan(settings.index_root, "run").repos] == [repo.pin for repo in plan.repos]
+
+
+class TestNewerIndex:
+    """An index of a newer summidx: two releases build into one root, or one was rolled back."""
+
+    @pytest.mark.parametrize("fields", [{}, {"reranker": "of the future"}], ids=["as ours", "with a field of its own"])
+    def test_it_is_neither_read_nor_replaced(self, built, settings, fields):
+        root = IndexRoot(settings.index_root)
+        edit_current(settings, "one", index_version=INDEX_VERSION + 1, **fields)
+        before = (root.index_folder("one") / "CURRENT").read_bytes()
+        with pytest.raises(NewerIndex, match=f"index version {INDEX_VERSION + 1}, and this one reads up to"):
+            root.open("one")
+        plan = make_plan(built, settings)
+        assert [repo.pin.name for repo in plan.to_build] == ["one"]
+        assert "upgrade summidx" in plan.to_build[0].why
+        engine = Engine(settings)
+        try:
+            with pytest.raises(NewerIndex, match="upgrade summidx"):
+                index_repo(plan.to_build[0].pin, engine)
+        finally:
+            engine.close()
+        assert (root.index_folder("one") / "CURRENT").read_bytes() == before
+        assert "upgrade summidx" in predict(built, settings).repositories[0].problem
+        prunable = find_prunable(root, missing=False, older_than=timedelta(days=-1))
+        assert {each.name for each in prunable} == {"two", "three", "four"}
+
+    def test_an_older_one_is_read_and_built_again_by_the_next_run(self, built, settings):
+        edit_current(settings, "one", index_version=INDEX_VERSION - 1, build_key="other")
+        assert IndexRoot(settings.index_root).open("one").manifest.index_version == INDEX_VERSION - 1
+        version = f"index version {INDEX_VERSION - 1} -> {INDEX_VERSION}"
+        assert version in whys(built, settings)["one"]

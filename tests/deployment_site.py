@@ -108,10 +108,14 @@ class Site:
             time.sleep(0.5)
 
     def run_nightly(self, *parameters: str, code: int = 0) -> tuple[dict[str, object], dict[str, str]]:
+        """As `run_deployment`, of the nightly."""
+        return self.run_deployment("nightly", *parameters, code=code)
+
+    def run_deployment(self, name: str, *parameters: str, code: int = 0) -> tuple[dict[str, object], dict[str, str]]:
         """`prefect deployment run`, to its end: the flow run, and the state of each task run."""
         args = [arg for parameter in parameters for arg in ("-p", parameter)]
         self.prefect(
-            "deployment", "run", "summary-index/nightly", *args, "--watch", "--watch-timeout", "240", code=code
+            "deployment", "run", f"summary-index/{name}", *args, "--watch", "--watch-timeout", "240", code=code
         )
         run = self.ask("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 10})
         run = next(each for each in run if not each["auto_scheduled"])

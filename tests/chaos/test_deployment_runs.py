@@ -56,7 +56,7 @@ def _hold(body, before):
 
 
 def _start_run(site):
-    (deployment,) = site.ask("/deployments/filter", {})
+    (deployment,) = site.ask("/deployments/filter", {"deployments": {"name": {"any_": ["nightly"]}}})
     return site.ask(f"/deployments/{deployment['id']}/create_flow_run", {})["id"]
 
 

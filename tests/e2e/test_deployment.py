@@ -51,8 +51,11 @@ def test_nightly_builds_then_finds_it_up_to_date_and_a_retry_builds_what_failed(
     site.prefect("deploy", "--all", "--no-prompt")
     site.start("worker", "start", "--pool", "summidx")
 
-    (deployment,) = site.ask("/deployments/filter", {})
-    assert deployment["name"] == "nightly"
+    one, deployment = sorted(site.ask("/deployments/filter", {}), key=lambda each: each["name"] == "nightly")
+    assert (one["name"], deployment["name"]) == ("one", "nightly")
+    assert one["parameters"] == {"repos": [], "num_processes": 1, "force_cpu": True, "llm_concurrency": 32}
+    assert one["global_concurrency_limit"]["limit"] == 1, "a place of its own"
+    assert not one["schedules"]
     assert deployment["pull_steps"] == [
         {"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}
     ]

@@ -105,6 +105,12 @@ def test_prefect_knows_every_variable_of_its_server_and_reads_it_as_it_is_meant(
     assert not isinstance(storage, memory.ConcurrencyLeaseStorage)
 
 
+def test_prefect_knows_every_variable_of_its_worker():
+    variables = [name for name in read_env_file(DEPLOYMENTS / "env" / "summidx.env.example") if "PREFECT" in name]
+    assert "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" in variables
+    assert all(hasattr(prefect.settings, name) for name in variables)
+
+
 def test_leases_lie_on_a_volume():
     service = SERVICES["prefect"]
     folders = {mount.split(":")[1] for mount in service["volumes"]}

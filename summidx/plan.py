@@ -41,6 +41,7 @@ class PlannedRepo:
     why: str
     """Why it is built (`new`, `content changed`, `llm.max_tokens changed: 350 -> 400`, ...), or `up to date`."""
     size_bytes: int
+    """What reading it will read, at most; 0 of a git repository that is up to date."""
     expected_publish_id: str | None
     """What CURRENT held when the run was first planned: a build that finds another commit's there is discarded."""
     has_index: bool = False
@@ -137,23 +138,25 @@ def _plan(refs: Mapping[RepoRef, PlannedRepo | None], settings: Settings) -> Pla
         if earlier is not None and (current is None or current.generation != earlier.pin.generation):
             expected = earlier.expected_publish_id  # CURRENT is not the first try's own
         try:
-            resolved = sources.resolve(ref, settings.sources)
+            resolved = sources.resolve(ref, settings.sources, measured=False)
+            inputs = BuildInputs(
+                tree=resolved.tree, settings=settings, summarizer=summarizer, embedding_model=embedding_model
+            )
+            found = find_generation(root, ref.name, inputs)
+            if found.generation is None and resolved.size_bytes is None:
+                resolved = sources.resolve(RepoRef(ref.name, ref.source, resolved.commit), settings.sources)
         except SourceError as error:
             pin = PinnedRepo(ref.name, ref.source, ref.revision or "", "", new_generation)
             failure = is_known(pin, earlier, error)
             why = failure.describe(settings) if failure else f"cannot be read: {error}"
             return PlannedRepo(pin, False, why, 0, expected, current is not None, known=failure)
-        inputs = BuildInputs(
-            tree=resolved.tree, settings=settings, summarizer=summarizer, embedding_model=embedding_model
-        )
-        found = find_generation(root, ref.name, inputs)
         pin = PinnedRepo(ref.name, ref.source, resolved.commit, inputs.build_key, found.generation or new_generation)
         failure = is_known(pin, earlier) if found.generation is None else None
         return PlannedRepo(
             pin,
             found.generation is not None,
             failure.describe(settings) if failure else found.why,
-            resolved.size_bytes,
+            resolved.size_bytes or 0,
             expected,
             current is not None,
             () if failure else found.only_changed,

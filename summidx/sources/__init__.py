@@ -29,8 +29,13 @@ __all__ = [
 ]
 
 
-def resolve(ref: RepoRef, settings: SourceSettings, stop: Stop | None = None) -> ResolvedSource:
+def resolve(
+    ref: RepoRef, settings: SourceSettings, stop: Stop | None = None, *, measured: bool = True
+) -> ResolvedSource:
     """Fix a repository to content: a git revision to its commit and tree, a plain folder to the hash of its files.
+
+    Without `measured`, the size of a git repository is not looked for: that takes a look at each of its files, where
+    its tree tells that nothing of them has changed. Of a plain folder it is always known.
 
     Raises:
         SourceError: it is missing, cannot be read, or lacks the revision; one line with advice.
@@ -41,7 +46,7 @@ def resolve(ref: RepoRef, settings: SourceSettings, stop: Stop | None = None) ->
     if is_git(ref.source):
         from summidx.sources.git import resolve_git
 
-        return resolve_git(ref.source, ref.revision, settings, stop)
+        return resolve_git(ref.source, ref.revision, settings, stop, measured=measured)
     if ref.revision is not None:
         raise UnknownRevision(
             f"{ref.source} is a plain folder, which has no revision {ref.revision!r}: leave out @{ref.revision}, or "

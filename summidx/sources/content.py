@@ -26,13 +26,14 @@ class ResolvedSource:
     """A source fixed to content.
 
     `commit` is the full hex id, or "" for a plain folder. `tree` is the fingerprint of the content: the hex tree id, or
-    a SHA-256 for a plain folder. `size_bytes` is what reading it will read, at most: it orders repositories by work.
+    a SHA-256 for a plain folder. `size_bytes` is what reading it will read, at most: it orders repositories by
+    work. None where it was not measured.
     """
 
     kind: SourceKind
     commit: str
     tree: str
-    size_bytes: int
+    size_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,9 @@ _HEX_PREFIX = re.compile(r"[0-9a-fA-F]{4,40}")
 """git takes no abbreviation shorter than 4 (MINIMUM_ABBREV)."""
 
 
-def resolve_git(source: str, revision: str | None, settings: SourceSettings, stop: Stop) -> ResolvedSource:
+def resolve_git(
+    source: str, revision: str | None, settings: SourceSettings, stop: Stop, *, measured: bool = True
+) -> ResolvedSource:
     """Find the commit of a revision, its tree, and the bytes to read, by object headers alone.
 
     Args:
@@ -44,6 +46,7 @@ def resolve_git(source: str, revision: str | None, settings: SourceSettings, sto
         revision: branch, tag, full or abbreviated id, HEAD, each with steps (`~2`, `^1`); None: HEAD.
         settings: what is read.
         stop: polled.
+        measured: find the bytes to read, and with them objects that are missing; else the size is None.
 
     Raises:
         SourceError: one line: no repository, no such revision, objects that are missing or damaged.
@@ -51,6 +54,8 @@ def resolve_git(source: str, revision: str | None, settings: SourceSettings, sto
     """
     repository = GitRepository(find_git_dir(source))
     commit, tree = repository.resolve_commit(revision or "HEAD")
+    if not measured:
+        return ResolvedSource("git", commit, tree, None)
     size_bytes = sum(size for _, _, size in repository.iter_blobs(tree, settings, stop) if isinstance(size, int))
     return ResolvedSource("git", commit, tree, size_bytes)
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -226,3 +227,21 @@ class TestNewerIndex:
         assert IndexRoot(settings.index_root).open("one").manifest.index_version == INDEX_VERSION - 1
         version = f"index version {INDEX_VERSION - 1} -> {INDEX_VERSION}"
         assert version in whys(built, settings)["one"]
+
+
+def test_only_what_is_built_is_measured_and_looked_at_file_by_file(built, settings):
+    """A tree id says that nothing has changed; with thousands of repositories, to look at each file would cost most."""
+    one, two = (ref.source for ref in built[:2])
+    blob = git(one, "rev-parse", "HEAD:core.py")
+    changed = SOURCE.format(name="changed")
+    commit(Path(two), changed)
+    (Path(one) / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+
+    plan = make_plan(built, settings)
+
+    sizes = {repo.pin.name: (repo.up_to_date, repo.size_bytes) for repo in plan.repos}
+    assert sizes == {"one": (True, 0), "three": (True, 0), "four": (True, 0), "two": (False, len(changed))}
+    assert plan.repos[0].pin.name == "two"
+    lacking = make_plan(built[:1], make_settings(Path(settings.index_root).parent, skip_existing=False)).repos[0]
+    assert (lacking.up_to_date, lacking.pin.build_key) == (False, "")
+    assert "lacks the content of core.py" in lacking.why

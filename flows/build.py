@@ -13,7 +13,9 @@ if __name__ == "__main__":  # before all else: what Prefect and Dask pickle must
 import logging
 import time
 from collections.abc import Sequence
+from contextvars import copy_context
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +25,8 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
-from flows.ledger import FLOW, crash_unfinished
+from flows.cluster import is_in_process
+from flows.ledger import FLOW, crash_run, crash_unfinished
 from flows.logs import log_file
 from flows.prefect_server import expect_no_api, prefect_api, served_flow, ui_page
 from flows.preflight import check_cluster
@@ -36,10 +39,11 @@ from flows.progress import (
     tell_report,
     tell_warning,
 )
-from flows.repositories import build_repositories
+from flows.repositories import INTERRUPTED, build_repositories
 from flows.results import results_folder
 from flows.runner import IndexTaskRunner
-from flows.sweep import announce, sweep, withdraw
+from flows.signals import take_signals
+from flows.sweep import announce, find_death, forget_death, sweep, withdraw
 from summidx.errors import StoreError
 from summidx.escaping import escape_line
 from summidx.journal import Journal
@@ -50,6 +54,11 @@ from summidx.request import BuildRequest
 from summidx.retention import sweep_runs
 from summidx.settings import CachePolicy, Provider, Settings, Stage
 from summidx.space import check_space
+
+DIED_IN_PROCESS = (
+    "run {} died while it built in its own process, perhaps of a repository (a fault in native code, or out of "
+    "memory): this run builds in a worker process, so that such a repository costs itself and not the run"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -149,18 +158,25 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     run_id = str(context.flow_run.id)
     settings = request.settings(from_api=context.flow_run.deployment_id is not None)
     with prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}") as log:
-        announce(settings.log_dir, context.flow_run)
+        in_process = is_in_process(settings.cluster)
+        announce(settings.log_dir, context.flow_run, in_process=in_process)
+        take_signals(partial(copy_context().run, crash_run, context.flow_run.id, INTERRUPTED))
         if swept := sweep(settings.log_dir):
             tell_warning(f"earlier runs had died without a word: {swept} of their states were set to Crashed")
+        death = find_death(settings.log_dir) if in_process else ""
+        if death:
+            tell_warning(DIED_IN_PROCESS.format(death[:8]))
         for warning in [*request.warnings(), *check_cluster(settings)]:
             tell_warning(warning)
         plan = _plan_run(request, settings, run_id)
         tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))
         journal = Journal(log.with_suffix(".jsonl"), journal_context(run_id, settings, plan))
         try:
-            results = build_repositories(plan, settings, run_id, context.task_runner, journal)
+            results = build_repositories(plan, settings, run_id, context.task_runner, journal, apart=bool(death))
         finally:
             journal.end(time.monotonic() - started)
+        if death and not any(result.ending == "crashed" for result in results):
+            forget_death(settings.log_dir)
     seconds = time.monotonic() - started
     report = build_report(
         flow_run_id=run_id,

@@ -36,8 +36,18 @@ DASHBOARD = "127.0.0.1:0"
 """Not None: then port 8787 is tried, on all interfaces."""
 
 
-def make_cluster(run_settings: Settings) -> AbstractContextManager[Any]:
+def is_in_process(settings: ClusterSettings) -> bool:
+    """True where repositories are built in the run's own process."""
+    has_gpus = bool(settings.gpu_ids) and not settings.force_cpu
+    return settings.num_processes == 1 and not settings.scheduler_address and not has_gpus
+
+
+def make_cluster(run_settings: Settings, *, apart: bool = False) -> AbstractContextManager[Any]:
     """Start the cluster that the settings of a run ask for, or name the one that runs at `scheduler_address`.
+
+    Args:
+        run_settings: of the run.
+        apart: build nothing in this process, one worker or not.
 
     Raises:
         UsageError: GPUs are asked for and cannot be used.
@@ -53,7 +63,7 @@ def make_cluster(run_settings: Settings) -> AbstractContextManager[Any]:
     with dask.config.set(DASK_SETTINGS):
         if settings.local_gpus:
             return _cuda_cluster(settings)
-        in_process = settings.num_processes == 1
+        in_process = is_in_process(settings) and not apart
         cluster: AbstractContextManager[Any] = LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=settings.num_processes,
             threads_per_worker=settings.threads_per_worker,

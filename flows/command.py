@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flows.signals import SignalWatch
+from flows.signals import watch_signals
 from summidx import options
 from summidx.errors import ServiceLost, SummidxError
 from summidx.escaping import escape_line, escape_text
@@ -84,9 +84,11 @@ def build(  # noqa: PLR0913 - its options
 def main() -> NoReturn:
     """Run the command, and exit."""
     _leave_own_folder()
-    watch = SignalWatch()
+    watch = watch_signals()
     try:
         code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     except ServiceLost as error:
         _say(f"error: {error}")
         code = FAILED
@@ -99,14 +101,13 @@ def main() -> NoReturn:
     except Exception as error:  # the last resort: one line, where a traceback would say less
         _say(f"error: the run failed: {type(error).__name__}: {error}; please report it")
         code = FAILED
+    watch.absorb()
     if code in INTERRUPTED:  # Typer makes 130 of a KeyboardInterrupt
         _say("interrupted: what is finished is kept, and the same command goes on from here")
-    watch.disarm()
     sys.exit(code)
 
 
 def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
-    signal.signal(signal.SIGTERM, _terminate)
     from flows.build import RUN_REPORT, summary_index
     from flows.progress import listening
     from flows.terminal import Terminal
@@ -164,10 +165,6 @@ def _refuse(why: object) -> int:
 
 def _say(what: str) -> None:
     sys.stderr.write(f"{escape_text(what)}\n")
-
-
-def _terminate(signum: int, frame: object) -> NoReturn:  # noqa: ARG001 - the signature is Python's
-    raise SystemExit(128 + signum)
 
 
 def _leave_own_folder() -> None:

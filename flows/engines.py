@@ -68,6 +68,14 @@ class Run:
         return load_settings(json.loads(self.settings_json))
 
 
+LEFT = "its worker process has left the cluster"
+"""Why a process stops what it builds when it closes: the run has ended, or the scheduler takes it for lost."""
+
+
+class WorkerLeft(BaseException):
+    """The repository did not fail: its worker process closes. For Prefect, whatever is no `Exception` is a crash."""
+
+
 class RunEngine:
     """The engine of one run in this process: made when first asked for, shared by all threads."""
 
@@ -103,6 +111,11 @@ class RunEngine:
     @cached_property
     def _settings(self) -> Settings:
         return self.run.settings()
+
+    @property
+    def has_left(self) -> bool:
+        """True where nothing but the end of this process stopped the run here."""
+        return self._stopped == LEFT
 
     def share(self, cap: int | None) -> "Demand":
         """Let this process have `cap` calls in flight (None: as it is); what its calls do. Never waits long."""
@@ -218,7 +231,7 @@ class RunPlugin(WorkerPlugin):
 
     async def teardown(self, worker: Worker) -> None:  # noqa: ARG002
         """Called in the worker process when it closes, before its threads are waited for."""
-        stop_run(self.run.run_id, "the run has ended")
+        stop_run(self.run.run_id, LEFT)
         await asyncio.to_thread(self._resources.close)
 
 

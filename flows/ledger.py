@@ -30,7 +30,8 @@ def settle(flow_run_id: UUID, task: Task[Any, Any], ended: Mapping[UUID, tuple[s
     """Wait until the API shows a final state for every task run, and set those that it missed.
 
     An event can be lost: with a worker that closed right after it, with a server that lives for one run only, or while
-    the API was away. A task run that it does not know at all is made.
+    the API was away. A task run that it does not know at all is made. One that was lost with its worker did not fail,
+    though that worker may have said so later, when it was back.
 
     Args:
         flow_run_id: of the run.
@@ -41,7 +42,12 @@ def settle(flow_run_id: UUID, task: Task[Any, Any], ended: Mapping[UUID, tuple[s
     missing = set(ended)
     with get_client(sync_client=True) as client:
         while missing:
-            missing -= {run.id for run in _read_runs(client, missing) if run.state and run.state.is_final()}
+            final = {run.id: run.state for run in _read_runs(client, missing) if run.state and run.state.is_final()}
+            missing -= final.keys()
+            for task_run_id, told in final.items():
+                _, state = ended[task_run_id]
+                if state.is_crashed() and told.is_failed():
+                    force_state(client, task_run_id, state)
             if not missing or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
@@ -82,6 +88,15 @@ def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any])
     """Hook for a flow run that crashed, raised or was cancelled: its task runs that still say Running ended with it."""
     with get_client(sync_client=True) as client:
         _crash(client, "its flow run ended before it did", flow_run_filter=FlowRunFilter(id={"any_": [flow_run.id]}))
+
+
+def crash_run(flow_run_id: UUID, reason: str) -> None:
+    """Set to Crashed a flow run that cannot end by itself, and its task runs that have not ended."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(flow_run_id).state
+        if state is None or not state.is_final():
+            client.set_flow_run_state(flow_run_id, Crashed(message=reason), force=True)
+        _crash(client, reason, flow_run_filter=FlowRunFilter(id={"any_": [flow_run_id]}))
 
 
 def crash_orphans(client: SyncPrefectClient) -> int:

@@ -29,7 +29,7 @@ TELL_STOP_S, COLLECT_S = 1.0, 2.0
 
 
 def build_repositories(
-    plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner, journal: Journal
+    plan: Plan, settings: Settings, run_id: str, runner: IndexTaskRunner, journal: Journal, *, apart: bool = False
 ) -> list[RepoResult]:
     """Build what is not up to date, all of the plan as tasks but what is known to fail; how each repository ended.
 
@@ -39,11 +39,13 @@ def build_repositories(
         run_id: of the flow run.
         runner: of the flow run.
         journal: gets a line of accounting for each, those included that an interrupted run leaves.
+        apart: build nothing in this process.
     """
     keep_results_private()
     run = Run.of(run_id, settings, plan)
     open_run(run)
-    runner.prepare(run, up_to_date=[planned.pin.generation for planned in plan.repos if planned.up_to_date])
+    up_to_date = [planned.pin.generation for planned in plan.repos if planned.up_to_date]
+    runner.prepare(run, up_to_date, apart=apart)
     results: list[RepoResult] = []
     failures, events = KnownFailures(settings), IndexEvents(settings)
     ended = 0

@@ -17,7 +17,7 @@ from prefect.states import Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
-from flows.closing import close_cluster
+from flows.closing import CLOSE_S, INTERRUPTED_S, close_cluster, kill_workers
 from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
 from flows.ledger import record_loss
@@ -48,6 +48,7 @@ class IndexTaskRunner(DaskTaskRunner):
         self._lane: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=LANE_THREADS)
         self._run: Run | None = None
         self._up_to_date: frozenset[str] = frozenset()
+        self._apart = False
         self._submitted: dict[PrefectDaskFuture[Any], tuple[Task[Any, Any], dict[str, Any]]] = {}
         self._again: dict[PrefectFuture[Any], PrefectDaskFuture[Any]] = {}
         """Of each repository that is run again, the second try."""
@@ -57,9 +58,10 @@ class IndexTaskRunner(DaskTaskRunner):
         self._stop_plugin: StopPlugin | None = None
         self._shares: Shares | None = None
 
-    def prepare(self, run: Run, up_to_date: Iterable[str]) -> None:
-        """Say what is run, and the generations of the repositories for which nothing is to be done."""
+    def prepare(self, run: Run, up_to_date: Iterable[str], *, apart: bool = False) -> None:
+        """Say what is run, the generations of what is up to date, and whether all must be built in other processes."""
         self._run = run
+        self._apart = apart
         self._up_to_date = frozenset(up_to_date)
 
     def duplicate(self) -> "IndexTaskRunner":
@@ -155,12 +157,17 @@ class IndexTaskRunner(DaskTaskRunner):
             self._watch.close()
         if self._shares is not None:
             self._shares.close()
-        if self._plugin is not None and not self._is_cut_off:
-            self._unregister(self._plugin.name)
-            if self._stop_plugin is not None:
-                self._unregister(self._stop_plugin.name)
-        close_cluster(self._exit_stack)
+        self._exit_stack.callback(self._unregister_all)  # first, and within the time that the close has
+        is_interrupted = isinstance(args[1], BaseException) and not isinstance(args[1], Exception)
+        close_cluster(self._exit_stack, INTERRUPTED_S if is_interrupted else CLOSE_S)
+        if is_interrupted:  # perhaps as the cluster was being made: then nobody else knows of its processes
+            kill_workers()
         super().__exit__(*args)
+
+    def _unregister_all(self) -> None:
+        for plugin in (self._plugin, self._stop_plugin):
+            if plugin is not None and not self._is_cut_off:
+                self._unregister(plugin.name)
 
     def _unregister(self, name: str) -> None:
         with suppress(Exception):  # it is not there, or the scheduler is gone and has no plugin left to remove
@@ -174,7 +181,7 @@ class IndexTaskRunner(DaskTaskRunner):
         await asyncio.wait_for(registered, STOP_S)
 
     def _make_cluster(self) -> Any:  # noqa: ANN401 - a cluster, or the address of one
-        return make_cluster(self._prepared.settings())
+        return make_cluster(self._prepared.settings(), apart=self._apart)
 
     def _prepare_workers(self) -> None:
         if self._plugin is not None:

@@ -26,6 +26,8 @@ from prefect.states import Cancelled, Crashed
 from flows.ledger import crash_orphans
 from summidx.store.json_file import write_json
 
+DEATH = "died-in-process"
+"""Beside the records: the flow run that died while it built in its own process, until one has ended well since."""
 RUNS = "runs"
 """Where the records lie under the log folder, which is a machine's own."""
 KEPT_DAYS = 30
@@ -50,28 +52,35 @@ class RunRecord:
     host: str
     boot_id: str
     """Changes with each start of the machine, and is the same in all of its containers; "" where that is not known."""
+    in_process: bool = False
+    """It builds in its own process: what kills that may be one of its repositories."""
 
     @classmethod
-    def of_this_process(cls, flow_run: FlowRun) -> "RunRecord":
+    def of_this_process(cls, flow_run: FlowRun, *, in_process: bool) -> "RunRecord":
         """The record of a flow run of this process."""
-        return cls(str(flow_run.id), flow_run.run_count, _host(), _boot_id())
+        return cls(str(flow_run.id), flow_run.run_count, _host(), _boot_id(), in_process)
 
     def is_of_this_machine(self) -> bool:
         """True where the lock beside it is one of this machine's, so that a free one means: dead."""
         return self.host == _host() or (self.boot_id != "" and self.boot_id == _boot_id())
 
 
-def announce(log_dir: str, flow_run: FlowRun) -> None:
+def announce(log_dir: str, flow_run: FlowRun, *, in_process: bool) -> None:
     """Keep a record that this flow run lives, until it is withdrawn or its process ends.
 
     A disk that refuses it costs the record, never the run.
+
+    Args:
+        log_dir: where the record goes.
+        flow_run: of this process.
+        in_process: it builds in this process.
     """
     record = Path(log_dir) / RUNS / f"{flow_run.id}.json"
     lock = _lock_of(record)
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_WAIT_S)
-        write_json(record, asdict(RunRecord.of_this_process(flow_run)))
+        write_json(record, asdict(RunRecord.of_this_process(flow_run, in_process=in_process)))
     except (OSError, Timeout) as error:
         logger.warning("no record of this run could be kept (%s): should it be killed, no later run will notice", error)
     else:
@@ -104,6 +113,22 @@ def sweep(log_dir: str) -> int:
         return 0
 
 
+def find_death(log_dir: str) -> str:
+    """The id of a run that died while it built in its own process, if none has ended well since; else "".
+
+    What it died of may be a repository: each run that builds it in the same way would die as well, and be no wiser.
+    """
+    with suppress(OSError):
+        return (Path(log_dir) / RUNS / DEATH).read_text(encoding="utf-8").strip()
+    return ""
+
+
+def forget_death(log_dir: str) -> None:
+    """What a run died of is gone: a run has ended since, and no repository killed its process."""
+    with suppress(OSError):
+        (Path(log_dir) / RUNS / DEATH).unlink(missing_ok=True)
+
+
 def _bury(client: SyncPrefectClient, path: Path) -> int:
     """Set the flow run of a record to Crashed where its process is dead; how many states were set."""
     try:
@@ -115,6 +140,8 @@ def _bury(client: SyncPrefectClient, path: Path) -> int:
             state = _last_state(flow_run) if flow_run.run_count == record.run_count else None
             if state is not None:
                 client.set_flow_run_state(flow_run.id, state, force=True)
+            if record.in_process and record.boot_id == _boot_id():  # else the machine died, not the process
+                path.with_name(DEATH).write_text(record.flow_run_id, encoding="utf-8")
             path.unlink()
             return int(state is not None)
     except Timeout:  # it lives

@@ -8,9 +8,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from pydantic import TypeAdapter
 
-from flows.engines import run_engine_of
+from flows.engines import WorkerLeft, run_engine_of
 from flows.lost_device import leave_to_nanny
-from summidx.errors import CacheError, DeviceLost, NewerIndex, StoreError, UnknownIndex
+from summidx.errors import CacheError, DeviceLost, NewerIndex, Stopped, StoreError, UnknownIndex
 from summidx.records import BuildReport, PinnedRepo
 
 REPORT = TypeAdapter(BuildReport)
@@ -57,6 +57,10 @@ def summarize_and_embed_repo(name: str, source: str, commit: str, build_key: str
     expected = run_engine.run.expected_publish_ids.get(name)
     try:
         report = index_repo(pinned, run_engine.get(), expected_publish_id=expected)
+    except Stopped as error:
+        if run_engine.has_left:  # the run may have said by now that this try was lost: no other end may come after that
+            raise WorkerLeft(str(error)) from None
+        raise
     except DeviceLost as error:
         leave_to_nanny(error)
         raise

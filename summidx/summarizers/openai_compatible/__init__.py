@@ -6,8 +6,9 @@ prompt that is too long or an answer that is unusable is seen to, is that of eve
 """
 
 import asyncio
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 
 from openai.types.model import Model
 
@@ -87,8 +88,17 @@ def probe_model(settings: LLMSettings) -> ServedModel:
         finally:
             await summarizer.aclose()
 
-    with ThreadPoolExecutor(1, "summidx-probe") as thread:
-        return thread.submit(asyncio.run, probe()).result()
+    answer: Future[ServedModel] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(asyncio.run(probe()))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    # No executor: that would have who is interrupted (Ctrl-C) wait for the server.
+    threading.Thread(target=run, name="summidx-probe", daemon=True).start()
+    return answer.result()
 
 
 def _find_model(models: Sequence[Model], wanted: str, host: str) -> ServedModel:

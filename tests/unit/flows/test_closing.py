@@ -31,14 +31,19 @@ def test_a_close_that_raises_is_told_and_not_raised(caplog):
 
 def test_a_close_that_hangs_is_given_up_and_what_is_left_of_the_workers_is_killed(caplog):
     go_on = threading.Event()
-    worker = multiprocessing.get_context("spawn").Process(target=time.sleep, args=[600], daemon=True)
+    spawn = multiprocessing.get_context("spawn")
+    worker = spawn.Process(target=time.sleep, args=[600], daemon=True, name="Dask Worker process (from Nanny)")
+    other = spawn.Process(target=time.sleep, args=[600], daemon=True)
     worker.start()
+    other.start()
     resources = ExitStack()
     resources.callback(go_on.wait, 600)
     try:
         with caplog.at_level(logging.WARNING):
             close_cluster(resources, within_s=0.2)
+        assert not worker.is_alive()
+        assert other.is_alive(), "it belongs to somebody else"
     finally:
         go_on.set()
+        other.kill()
     assert "did not close (not within 0 s)" in caplog.text
-    assert not worker.is_alive()

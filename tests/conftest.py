@@ -30,6 +30,7 @@ def fake_llm(_fake_llm_server: FakeLLM) -> Iterator[FakeLLM]:
     server = _fake_llm_server
     server.reset()
     server.script, server.delay_s, server.slots, server.api_key, server.model = None, 0.0, 0, "", "fake"
+    server.models_delay_s = 0.0
     server.max_model_len, server.chars_per_token, server.tokenizes = 8192, 4.0, True
     yield server
     server.script = None

@@ -37,6 +37,8 @@ class Answer:
     delay_s: float = 0.0
     hang: bool = False
     """Never answer."""
+    until: threading.Event | None = None
+    """Answer when it is set."""
     disconnect: bool = False
     """Break the connection instead of answering."""
     drip_s: float = 0.0
@@ -96,6 +98,8 @@ class FakeLLM:
         """How long every answer takes."""
         self.slots = 0
         """So many answers are made at a time, the others wait, as `/metrics` shows; 0: no such bound."""
+        self.models_delay_s = 0.0
+        """How long it takes to say which models it serves."""
         self.tokenizes = True
         """Whether it counts tokens, as vLLM does and others do not."""
         self.base_url = ""
@@ -114,6 +118,8 @@ class FakeLLM:
         self.max_in_flight = 0
         self.seconds: list[float] = []
         """How long each request took, from its coming until it was answered or its client hung up."""
+        self.answered: list[tuple[float, int]] = []
+        """When each request ended (`time.monotonic`), and its client's port."""
         self.ports: set[int] = set()
         """Of the clients that wait for an answer."""
         self.client_port = 0
@@ -175,6 +181,7 @@ class FakeLLM:
         finally:
             self.in_flight -= 1
             self.ports.discard(port)
+            self.answered.append((time.monotonic(), port))
             self.seconds.append(time.monotonic() - came)
 
     def _refusal(self, request: web.Request, body: dict[str, Any]) -> Answer | None:
@@ -192,6 +199,8 @@ class FakeLLM:
         await self._work(answer.delay_s + self.delay_s)
         if answer.hang:
             await asyncio.sleep(3600)
+        if answer.until is not None:
+            await asyncio.to_thread(answer.until.wait, 3600)
         if answer.disconnect:
             assert request.transport is not None
             request.transport.close()
@@ -279,6 +288,7 @@ class FakeLLM:
 
     async def _models(self, request: web.Request) -> web.Response:
         self.models_calls += 1
+        await asyncio.sleep(self.models_delay_s)
         if self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
             refusal = unauthorised()
             return web.json_response(refusal.error, status=refusal.status)

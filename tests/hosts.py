@@ -1,10 +1,12 @@
 """Several hosts on one machine: network namespaces, joined by a bridge that is this machine's own address."""
 
+import asyncio
 import ipaddress
 import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,6 +76,40 @@ def network(n: int) -> Iterator[Network]:
             subprocess.run(["ip", "netns", "delete", host.namespace], check=False, stderr=subprocess.DEVNULL)
             subprocess.run(["ip", "link", "delete", host._port], check=False, stderr=subprocess.DEVNULL)
         subprocess.run(["ip", "link", "delete", tag], check=False, stderr=subprocess.DEVNULL)
+
+
+@contextmanager
+def forwarded(address: str, port: int) -> Iterator[None]:
+    """What listens on this machine's loopback at a port is reached at an address too, as long as the block runs."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(2**16):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass  # one side is gone, and soon the other one
+        finally:
+            writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="forwarder", daemon=True)
+    thread.start()
+    server = asyncio.run_coroutine_threadsafe(asyncio.start_server(connect, address, port), loop).result(10)
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
 
 
 def _free_subnet() -> ipaddress.IPv4Network:

@@ -195,10 +195,15 @@ def wait_until_gone(run: Run, within_s: float) -> list[psutil.Process]:
 
 def calls_of(process: psutil.Process, ports: set[int]) -> int:
     """How many of these local ports a process has: those of calls that a server is at, say."""
+    return len(ports & ports_of(process))
+
+
+def ports_of(process: psutil.Process) -> set[int]:
+    """The local ports of its connections."""
     try:
-        return len(ports & {each.laddr.port for each in process.net_connections("tcp") if each.laddr})
+        return {each.laddr.port for each in process.net_connections("tcp") if each.laddr}
     except psutil.Error:
-        return 0
+        return set()
 
 
 def process_at_port(port: int) -> psutil.Process | None:

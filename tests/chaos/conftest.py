@@ -20,6 +20,7 @@ from benchmarks import harness
 
 HERE = Path(__file__).parent
 SEED = 20261128
+FIGURES = "figures"
 LATENCY_S = 0.1
 WORKERS, IN_FLIGHT, CALLS = 2, 4, 24
 """Worker processes, repositories that each has at a time, calls in flight of both."""
@@ -35,10 +36,14 @@ class Form:
     """Mean of a generated repository."""
     real: int
     kills: int
-    extra: float
-    """Share of the calls that kills may cost beyond what was in flight: answers of the last moment before, which are
-    not in the cache yet. Of few calls, on a machine that does other things too, that is a larger share."""
     pauses: int
+    cuts: int
+    """Workers on a host that is cut off."""
+    lost_at: tuple[float, ...]
+    """Shares of all calls after which the scheduler is killed, each in a run of its own."""
+    deployed: int
+    """Repositories of the deployment."""
+    api_away_s: float
     signals: int
     llm_repositories: int
     """That are built while the LLM server misbehaves: after each refusal all calls wait a while."""
@@ -51,14 +56,17 @@ class Form:
 
 SHORT = Form(
     "short",
-    generated=40,
+    generated=20,
     functions=5,
     real=1,
     kills=4,
-    extra=0.15,
     pauses=2,
+    cuts=1,
+    lost_at=(0.5,),
+    deployed=6,
+    api_away_s=10,
     signals=2,
-    llm_repositories=24,
+    llm_repositories=18,
     outage_s=8,
     slack_s=30,
     timeout_s=600,
@@ -69,8 +77,11 @@ LONG = Form(
     functions=20,
     real=2,
     kills=20,
-    extra=0.02,
     pauses=10,
+    cuts=5,
+    lost_at=(0.25, 0.5, 0.75),
+    deployed=200,
+    api_away_s=30,
     signals=10,
     llm_repositories=204,
     outage_s=60,
@@ -88,6 +99,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.chaos)
             item.add_marker(pytest.mark.timeout(chosen_form().timeout_s))
+            # Those that share fleet and oracle stay in one process; what else there is waits more than it works.
+            shares = "oracle" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("oracle" if shares else item.path.stem))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [report for of_outcome in terminalreporter.stats.values() for report in of_outcome]
+    for report in reports:
+        for name, value in getattr(report, "user_properties", []):
+            if name == FIGURES and report.when == "call":
+                terminalreporter.write_line(value)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "lost_at" in metafunc.fixturenames:
+        metafunc.parametrize("lost_at", chosen_form().lost_at)
 
 
 @pytest.fixture(scope="session")
@@ -185,6 +212,22 @@ def site(api: Api, chaos_env: dict[str, str], options: tuple[str, ...], llm: Fak
 
 
 @pytest.fixture
+def small_site(
+    api: Api, chaos_env: dict[str, str], options: tuple[str, ...], fake_llm: FakeLLM, tmp_path: Path
+) -> Iterator[Site]:
+    """A site without an oracle, for what ends before anything is built."""
+    site = _make_site(tmp_path / "site", api, chaos_env, options)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def small_list(tmp_path: Path) -> Path:
+    """Six repositories, for `--repos-file`."""
+    return make_fleet(tmp_path / "fleet", generated=6, functions=5, real=0).write_list(tmp_path / "repos.txt")
+
+
+@pytest.fixture
 def check_rows(oracle: Oracle, fleet: Fleet) -> Callable[..., None]:
     """Nothing lost, nothing twice there, all rows as in the oracle."""
 
@@ -195,16 +238,12 @@ def check_rows(oracle: Oracle, fleet: Fleet) -> Callable[..., None]:
 
 
 @pytest.fixture
-def note_figures(
-    form: Form, fleet: Fleet, capsys: pytest.CaptureFixture[str]
-) -> Callable[[str, Mapping[str, Any]], None]:
-    """Show the figures of a scenario; the long form keeps them."""
+def note_figures(form: Form, request: pytest.FixtureRequest) -> Callable[[str, Mapping[str, Any]], None]:
+    """Show the figures of a scenario at the end; the long form keeps them."""
 
     def note(scenario: str, figures: Mapping[str, Any]) -> None:
-        result = {**harness.start_result(f"chaos-{scenario}"), "form": form.name, "seed": SEED}
-        result |= {"repositories": len(fleet.names), **figures}
-        with capsys.disabled():
-            print(f"\n{scenario}: {dict(figures)}")
+        request.node.user_properties.append((FIGURES, f"{scenario}: {dict(figures)}"))
+        result = {**harness.start_result(f"chaos-{scenario}"), "form": form.name, "seed": SEED, **figures}
         if form.name == "long":
             harness.write_result(result, folder=ROOT / "benchmarks" / "results")
 

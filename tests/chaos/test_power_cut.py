@@ -129,7 +129,7 @@ def publish_again(root: IndexRoot) -> None:
         assert root.publish(staging, manifest, expected_publish_id=current.publish_id)
 
 
-def test_after_every_power_cut_there_is_the_old_index_or_the_new_one_whole(disk, tmp_path):
+def test_after_every_power_cut_there_is_the_old_index_or_the_new_one_whole(disk, tmp_path, note_figures):
     folder, clones = disk
     chosen = random.Random(SEED)
     reported = []
@@ -157,4 +157,4 @@ def test_after_every_power_cut_there_is_the_old_index_or_the_new_one_whole(disk,
             assert list((after / "index" / "repo" / "staging").iterdir()) == []
         (clones / f"cut{n}.img").unlink()
     assert len(set(generations)) == CUTS, "each cut met another publish"
-    print(f"{CUTS} power cuts, {CUTS} whole: generations {generations}")
+    note_figures("power-cuts", {"cuts": CUTS, "whole": len(generations)})

@@ -273,8 +273,8 @@ def test_a_host_that_is_cut_off_and_comes_back_costs_time_only(site, cluster, tm
     endings = {each["name"]: each["ending"] for each in report["repositories"]}
     assert endings == dict.fromkeys([*SMALL, *BIG], "built")
     states = site.task_states(report["flow_run_id"])
-    # The host itself may say how the first try of what it had ended, when it is back: it was stopped there.
-    assert {state for _, state in states} <= {"Completed", "Crashed", "Failed"}, "none is left Running"
+    # The host that is back does not say of what it had that it failed: it was lost.
+    assert {state for _, state in states} <= {"Completed", "Crashed"}, "none is left Running"
     assert {name for name, state in states if state == "Completed"} == set(endings)
     assert {"far"} <= {name for name, state in states if state != "Completed"}
     assert len({name for name, state in states if state != "Completed"}) <= THREADS, "only what the host had in flight"

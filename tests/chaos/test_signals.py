@@ -1,11 +1,16 @@
-"""SIGTERM at random moments, again and again, until a run is let be."""
+"""SIGTERM and SIGINT: at random moments, at each stage of a run, and again while it ends."""
 
+import signal
 import time
+from datetime import UTC, datetime
 from functools import partial
 
+import pytest
+from fake_llm import Answer
 from runs import check_all_final, check_report, terminate, wait_until_gone
 
 ENDS_WITHIN_S = 15
+INTERRUPTED = "interrupted: what is finished is kept, and the same command goes on from here"
 STARTING_S = 6
 """Every third signal comes so soon that no call may have been made yet."""
 
@@ -22,14 +27,7 @@ def test_sigterm_ends_a_run_in_time_and_the_next_one_goes_on(
             assert run.wait_until(partial(_is_past, at)), run.stderr
         else:
             assert run.wait_until(partial(_are_answered, llm, moment)), run.stderr
-        start = time.monotonic()
-        terminate(run)
-        run.wait(ENDS_WITHIN_S + form.slack_s)
-        seconds = time.monotonic() - start
-        longest_s = max(longest_s, seconds)
-        assert run.code == 128 + 15 or (run.code == -15 and number % 3 == 2), run.stderr
-        assert seconds <= ENDS_WITHIN_S + form.slack_s
-        assert not wait_until_gone(run, max(1.0, form.slack_s))
+        longest_s = max(longest_s, _end(run, form, signal.SIGTERM, was_early=number % 3 == 2))
         check_all_final(api, began_at)
 
     last = site.run(fleet_list)
@@ -40,6 +38,7 @@ def test_sigterm_ends_a_run_in_time_and_the_next_one_goes_on(
     note_figures(
         "sigterm",
         {
+            "repositories": len(fleet.names),
             "signals": form.signals,
             "before_the_first_call": early,
             "longest_s": round(longest_s, 2),
@@ -47,6 +46,65 @@ def test_sigterm_ends_a_run_in_time_and_the_next_one_goes_on(
             "calls": llm.calls,
         },
     )
+
+
+STAGES = {
+    "planning": lambda run, llm: llm.models_calls > 0,
+    "start of the cluster": lambda run, llm: bool(run.workers()),
+    "drain": lambda run, llm: llm.in_flight >= 4,
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_sigterm_ends_a_run_at_any_stage(stage, small_site, small_list, fake_llm, api, form):
+    fake_llm.script = lambda body, before: Answer(hang=True)
+    if stage == "planning":
+        fake_llm.models_delay_s = 60
+    run = small_site.start(small_list)
+    assert run.wait_until(partial(STAGES[stage], run, fake_llm)), run.stderr
+
+    _end(run, form, signal.SIGTERM)
+
+    assert run.stderr.splitlines()[-1] == INTERRUPTED
+    assert (fake_llm.calls > 0) == (stage == "drain")
+    task_runs = check_all_final(api, run.began_at)
+    assert task_runs == (6 if stage == "drain" else 0)
+
+
+@pytest.mark.parametrize("after_s", [0.05, 1.0, 2.5])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_who_presses_ctrl_c_again_changes_nothing(processes, after_s, small_site, small_list, fake_llm, api, form):
+    fake_llm.script = lambda body, before: Answer(hang=True)
+    run = small_site.start(small_list, "--num-processes", str(processes))
+    assert run.wait_until(lambda: fake_llm.in_flight >= 4), run.stderr
+
+    terminate(run, signal.SIGINT)
+    time.sleep(after_s)
+    terminate(run, signal.SIGINT)
+    time.sleep(0.2)
+    terminate(run, signal.SIGTERM)
+    _end(run, form, signal.SIGINT)
+
+    assert run.stderr.splitlines()[-1] == INTERRUPTED
+    check_all_final(api, run.began_at)
+    (flow_run,) = [each for each in api.flow_runs() if each["created"] >= _iso(run.began_at)]
+    assert flow_run["state_name"] == "Crashed"
+
+
+def _iso(began_at):
+    return datetime.fromtimestamp(began_at, UTC).isoformat()
+
+
+def _end(run, form, number, *, was_early=False):
+    """Send the signal; once the run has ended, in time and as it should: how long that took, in seconds."""
+    start = time.monotonic()
+    terminate(run, number)
+    run.wait(ENDS_WITHIN_S + form.slack_s)
+    seconds = time.monotonic() - start
+    assert run.code == 128 + number or (run.code == -number and was_early), run.stderr
+    assert seconds <= ENDS_WITHIN_S + form.slack_s
+    assert not wait_until_gone(run, max(1.0, form.slack_s))
+    return seconds
 
 
 def _is_past(moment):

@@ -24,6 +24,7 @@ def test_each_repository_has_one_publisher_and_both_runs_are_truthful(
     publishers = Counter(name for run in runs for name, ending in run.endings().items() if ending == "built")
     endings = Counter(ending for run in runs for ending in run.endings().values())
     asked_twice = sum(n > 1 for n in llm.prompts.values())
-    note_figures("two-flows", {"endings": dict(endings), "calls": llm.calls, "questions_asked_twice": asked_twice})
+    figures = {"repositories": len(shared.names), "endings": dict(endings), "publishers": sum(publishers.values())}
+    note_figures("two-flows", {**figures, "calls": llm.calls, "questions_asked_twice": asked_twice})
     assert set(endings) <= {"built", "superseded", "up_to_date"}
     assert publishers == dict.fromkeys(shared.names, 1)

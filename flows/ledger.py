@@ -55,7 +55,7 @@ def settle(flow_run_id: UUID, task: Task[Any, Any], ended: Mapping[UUID, tuple[s
         for task_run_id in missing:
             name, state = ended[task_run_id]
             if task_run_id not in known:
-                client.create_task_run(task, flow_run_id, str(task_run_id), id=task_run_id, name=name)
+                _create(client, flow_run_id, task, task_run_id, name)
             force_state(client, task_run_id, state)
 
 
@@ -82,6 +82,18 @@ def record_loss(task_run_id: UUID, reason: str) -> State[Any] | None:
         crashed: State[Any] = Crashed(message=reason)
         force_state(client, task_run_id, crashed)
         return crashed
+
+
+def record_lost_try(flow_run_id: UUID, task: Task[Any, Any], task_run_id: UUID, name: str, reason: str) -> None:
+    """Set a try to Crashed that is about to be made again, even if the API has never heard of it.
+
+    A worker that is killed takes along what it had not sent yet. A record that is made at the end of the run would be
+    later than that of the next try, and how a repository ended is what its last task run says.
+    """
+    if record_loss(task_run_id, reason) is None:
+        with get_client(sync_client=True) as client:
+            _create(client, flow_run_id, task, task_run_id, name)
+            force_state(client, task_run_id, Crashed(message=reason))
 
 
 def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect's names
@@ -121,6 +133,14 @@ def _crash(client: SyncPrefectClient, reason: str, **filters: Any) -> int:  # no
         seen |= new
         if len(runs) < PAGE or not new:
             return len(seen)
+
+
+def _create(client: SyncPrefectClient, flow_run_id: UUID, task: Task[Any, Any], task_run_id: UUID, name: str) -> None:
+    try:
+        client.create_task_run(task, flow_run_id, str(task_run_id), id=task_run_id, name=name)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.CONFLICT:  # the record has been written in this moment
+            raise
 
 
 def _read_runs(client: SyncPrefectClient, ids: Collection[UUID]) -> Iterator[TaskRun]:

@@ -20,7 +20,7 @@ from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 from flows.closing import CLOSE_S, INTERRUPTED_S, close_cluster, kill_workers
 from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
-from flows.ledger import record_loss
+from flows.ledger import record_loss, record_lost_try
 from flows.progress import make_notes, tell_warning
 from flows.remote import check_machines, scheduler_wanted
 from flows.shares import Shares
@@ -103,7 +103,8 @@ class IndexTaskRunner(DaskTaskRunner):
         for future in self._iterate_ended(on_cluster):
             state = self._state_of(future)
             if state is None:
-                record_loss(future.task_run_id, SUSPECT)
+                with suppress(Exception):  # the API is away; it is recorded again before the next try
+                    record_loss(future.task_run_id, SUSPECT)
                 tell_warning(f"{self._submitted[future][1]['name']}: {SUSPECT}")
                 suspects.append(future)
             else:
@@ -245,14 +246,19 @@ class IndexTaskRunner(DaskTaskRunner):
         if self._is_cut_off:
             reason = f"the worker process that had it was killed, and {self._lost} before it ran again"
             return Ended(suspect, Crashed(message=reason), lost, lost_tries=1)
-        again = submit_to_cluster(self.client, *self._submitted[suspect])
+        task, parameters = self._submitted[suspect]
+        with suppress(Exception):  # the API is away: what it has missed is made up for at the end of the run
+            run_id = UUID(self._prepared.run_id)
+            record_lost_try(run_id, task, suspect.task_run_id, parameters["name"], SUSPECT)
+        again = submit_to_cluster(self.client, task, parameters)
         self._again[suspect] = again
         for _ in self._iterate_ended({again.wrapped_future.key: again}):
             pass
         state, lost_tries = self._state_of(again), 1
         if state is None:
             state, lost_tries = Crashed(message=CONDEMNED), 2
-            record_loss(again.task_run_id, CONDEMNED)
+            with suppress(Exception):  # as above
+                record_loss(again.task_run_id, CONDEMNED)
         return Ended(suspect, state, {**lost, again.task_run_id: state}, lost_tries)
 
     def _give_up(self, reason: str) -> None:

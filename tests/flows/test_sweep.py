@@ -68,3 +68,28 @@ def test_a_run_of_another_machine_or_one_that_is_tried_again_is_left_alone(build
     assert api.flow_run(killed_id)["state_name"] == "Running"
     assert sweep() == 2
     assert api.flow_run(killed_id)["state_name"] == "Crashed"
+
+
+LOST_TRY = """
+import sys
+from uuid import UUID, uuid4
+from prefect.client.orchestration import get_client
+from prefect.states import Completed
+from flows.ledger import record_lost_try
+from flows.tasks import summarize_and_embed_repo as task
+
+run, lost, again = UUID(sys.argv[1]), uuid4(), uuid4()
+for _ in range(2):
+    record_lost_try(run, task, lost, "lost", "its worker was killed")
+with get_client(sync_client=True) as client:
+    client.create_task_run(task, run, str(again), id=again, name="lost")
+    client.set_task_run_state(again, Completed(), force=True)
+"""
+
+
+def test_a_try_that_was_lost_before_the_api_heard_of_it_comes_before_the_next_one(first_run, api):
+    """How a repository ended is what its last task run says."""
+    build, _ = first_run
+    run_id = api.last_flow_run()["id"]
+    subprocess.run([sys.executable, "-c", LOST_TRY, run_id], env=build.env, check=True)
+    assert api.tries(run_id)["lost"] == ["Crashed", "Completed"]

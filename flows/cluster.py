@@ -31,6 +31,8 @@ DASK_SETTINGS = {
 }
 """A remote scheduler needs the first three in its own environment."""
 
+LOST_AFTER = "168h"
+
 HOST = "127.0.0.1"
 DASHBOARD = "127.0.0.1:0"
 """Not None: then port 8787 is tried, on all interfaces."""
@@ -60,6 +62,9 @@ def make_cluster(run_settings: Settings, *, apart: bool = False) -> AbstractCont
         dask.config.set({"distributed.worker.daemon": False})
     if settings.scheduler_address:
         return nullcontext(settings.scheduler_address)
+    # Read when a worker dies, so not for a block either. Dask gives up a worker that is not back in 15 s, closes its
+    # nanny and starts no other; on a busy machine the imports alone take longer. None for too long: flows/watch.py.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": LOST_AFTER})
     with dask.config.set(DASK_SETTINGS):
         if settings.local_gpus:
             return _cuda_cluster(settings)

@@ -1,6 +1,7 @@
 """Worker processes that die: at random moments, and each time that they meet one repository."""
 
 import signal
+import threading
 import time
 from functools import partial
 
@@ -105,6 +106,35 @@ def test_a_poisonous_repository_costs_two_workers_and_itself(
     check_report(api, again, fleet.names)
     check_all_final(api, run.began_at)
     check_rows(site)
+
+
+SLOW_START_S = 18
+"""Dask gives up a local worker that is not back in 15 s."""
+
+
+def test_a_worker_that_takes_long_to_come_back_is_waited_for(small_site, small_list, fake_llm, api):
+    """As on a busy machine. There is no other one."""
+    release = threading.Event()
+    fake_llm.script = lambda body, before: Answer(until=release)
+    small_site.extra_environment["SUMMIDX_CLUSTER__THREADS_PER_WORKER"] = "2"
+    run = small_site.start(small_list, "--num-processes", "2")
+    assert run.wait_until(lambda: len(run.workers()) == 2 and fake_llm.in_flight >= 4), run.stderr
+    killed = run.workers()
+
+    for worker in killed:
+        with_no_fuss(worker.kill)
+    assert run.wait_until(lambda: len(set(run.workers()) - set(killed)) == 2), run.stderr
+    new = set(run.workers()) - set(killed)
+    for worker in new:
+        worker.suspend()
+    time.sleep(SLOW_START_S)
+    release.set()
+    for worker in new:
+        worker.resume()
+    run.wait()
+
+    assert set(run.endings().values()) == {"built"}
+    check_report(api, run, run.endings())
 
 
 def test_a_poisonous_repository_that_kills_the_run_itself_does_so_once(small_site, small_list, fake_llm, api):

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextvars import copy_context
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from flows.progress import (
 )
 from flows.repositories import INTERRUPTED, build_repositories
 from flows.results import results_folder
+from flows.resume import LastRun, find_resumed, plan_resumed
 from flows.runner import IndexTaskRunner
 from flows.signals import take_signals
 from flows.sweep import announce, find_death, forget_death, sweep, withdraw
@@ -69,6 +71,8 @@ RUN_REPORT = TypeAdapter(RunReport)
 def run_name() -> str:
     """Name of a flow run: what is built, and when."""
     parameters = this_flow_run.parameters
+    if parameters.get("resume_failed"):
+        return f"resume {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     repos = parameters.get("repos") or []
     source = parameters.get("repos_root") or parameters.get("repos_file")
     what = Path(str(source or (repos[0] if repos else "all"))).name
@@ -87,75 +91,82 @@ def run_name() -> str:
 )
 def summary_index(  # noqa: PLR0913 - the fields of the form
     *,
-    repos_root: str | None = None,
-    repos: list[str] | None = None,
-    repos_file: str | None = None,
+    repos: Annotated[tuple[str, ...], Field(max_length=1000)] = (),
+    repos_root: str = "",
+    repos_file: str = "",
     limit: PositiveInt | None = None,
-    index_root: str | None = None,
-    levels: list[Level] | None = None,
-    tests: TestsPolicy | None = None,
-    llm_provider: Provider | None = None,
-    llm_model: str | None = None,
-    llm_base_url: str | None = None,
-    llm_timeout: PositiveFloat | None = None,
-    max_retries: NonNegativeInt | None = None,
-    llm_concurrency: PositiveInt | None = None,
-    summary_language: Annotated[str, Field(max_length=40)] | None = None,
-    prompt_file: str | None = None,
-    embedding_model: str | None = None,
-    num_processes: PositiveInt | None = None,
-    threads_per_worker: PositiveInt | None = None,
-    gpu_ids: list[NonNegativeInt] | None = None,
-    force_cpu: bool | None = None,
-    scheduler_address: str | None = None,
+    index_root: str = "",
+    resume_failed: bool = False,
     skip_existing: bool | None = None,
     retry_degraded: bool | None = None,
     retry_known: bool | None = None,
     confirm_rebuild: bool | None = None,
-    cache_policy: CachePolicy | None = None,
-    stop_after: str | None = None,
-    repo_timeout: str | None = None,
+    levels: list[Level] | None = None,
+    tests: TestsPolicy | None = None,
     stage: Stage | None = None,
+    summary_language: Annotated[str, Field(max_length=40)] = "",
+    prompt_file: str = "",
+    llm_provider: Provider | None = None,
+    llm_base_url: Annotated[str, Field(pattern="^(https?://.+)?$")] = "",
+    llm_model: str = "",
+    llm_concurrency: PositiveInt | None = None,
+    llm_timeout: PositiveFloat | None = None,
+    max_retries: Annotated[int, Field(ge=0, le=100)] | None = None,
+    cache_policy: CachePolicy | None = None,
+    embedding_model: str = "",
+    gpu_ids: list[NonNegativeInt] | None = None,
+    force_cpu: bool | None = None,
+    num_processes: Annotated[int, Field(ge=1, le=1024)] | None = None,
+    threads_per_worker: Annotated[int, Field(ge=1, le=256)] | None = None,
+    scheduler_address: str = "",
+    stop_after: str = "",
+    repo_timeout: str = "",
 ) -> State[Any]:
-    """Build a summary index of each repository. What is left empty is the worker's own setting.
+    """Build a summary index of each repository: name repositories, and leave all else empty.
+
+    An empty field is the worker's own setting.
 
     Args:
-        repos_root: Folder of which each sub-folder that is a repository is built.
-        repos: Repositories, each as [NAME=]PATH[@REVISION].
-        repos_file: File of repositories, one a line, as in `repos`.
+        repos: WHAT is built: repositories, each as PATH, PATH@REVISION or NAME=PATH@REVISION, on the worker's machine.
+            All empty: the worker's `repos_root`.
+        repos_root: A folder instead: each of its sub-folders that is a repository.
+        repos_file: Or a file of repositories, one a line.
         limit: Only the first so many of the plan, the largest repositories: a canary before all are built.
-        index_root: Folder under which the indexes lie, one folder per repository.
-        levels: Levels that are summarised and published.
-        tests: Test code: one summary per file, as any other code (full), or left out (skip).
-        llm_provider: Who writes the summaries: an OpenAI-compatible server, vLLM in the worker, or nobody (extractive).
-        llm_model: Name under which the server serves the model.
-        llm_base_url: URL of the OpenAI-compatible API, with /v1; one that the worker's own settings allow.
-        llm_timeout: Total time for one call, in seconds.
-        max_retries: How often a call that met a fault of transport is tried again.
-        llm_concurrency: Calls in flight at the endpoint, all workers together.
-        summary_language: Language of the summaries.
-        prompt_file: TOML file of your own instructions for each level.
-        embedding_model: A sentence-transformers model: id or folder.
-        num_processes: Worker processes; 1 runs in the flow's own process. With GPUs: one for each, unless fewer.
-        threads_per_worker: Repositories in flight per worker process, and so per GPU.
-        gpu_ids: GPUs that embed, one worker process each, as nvidia-smi numbers them.
-        force_cpu: Embed on the CPU even where there is a GPU.
-        scheduler_address: Address of a Dask scheduler that runs already; its workers are used as they are.
-        skip_existing: Do not build what is verified to be up to date.
-        retry_degraded: Ask again for documents that are degraded.
+        index_root: Folder under which the indexes lie, one folder per repository. Empty: the worker's.
+        resume_failed: Only what the last run under the index root did not finish, at its commits, with its parameters.
+        skip_existing: Leave alone what is verified to be up to date (usual: true).
+        retry_degraded: Ask again for documents that the model had answered unusably.
         retry_known: Try at once what is known to fail; else it is tried again after 7 days.
         confirm_rebuild: Go on where most indexes are rebuilt only because a setting or a version changed.
-        cache_policy: Whether summaries and vectors are looked up and kept.
-        stop_after: Begin no repository after so long, such as 6h or 30m; what is in flight is finished.
+        levels: HOW it is summarised: levels that are summarised and published (usual: all).
+        tests: Test code: one summary per file (usual), as any other code (full), or left out (skip).
+        stage: How far to go: publish (both, usual), or only fill the cache (summaries).
+        summary_language: Language of the summaries, such as English or German.
+        prompt_file: TOML file of your own instructions for each level.
+        llm_provider: LLM that writes the summaries: an OpenAI-compatible server (openai), vLLM in the worker (vllm), or
+            none (extractive).
+        llm_base_url: Its URL, http://HOST:PORT/v1; one that the worker's own settings allow.
+        llm_model: Name under which it serves the model.
+        llm_concurrency: Calls in flight, all workers together (usual: 256).
+        llm_timeout: Total time for one call, in seconds (usual: 300).
+        max_retries: How often a call is tried again after a fault of transport (usual: 3).
+        cache_policy: Whether summaries and vectors that are known are used, and new ones kept (usual: read-write).
+        embedding_model: EMBEDDING: a sentence-transformers model, id or folder.
+        gpu_ids: GPUs that embed, one worker process each, as nvidia-smi numbers them.
+        force_cpu: Embed on the CPU even where there is a GPU.
+        num_processes: WORKERS: processes; 1 runs in the flow's own. With GPUs: one for each, unless fewer.
+        threads_per_worker: Repositories in flight per process, and so per GPU (usual: 2).
+        scheduler_address: Address of a Dask scheduler that runs already; one that the worker's own settings allow.
+        stop_after: TIME: begin no repository after so long, such as 6h or 30m; what is in flight is finished.
         repo_timeout: Give a repository up that takes longer than this, such as 2h or 30m.
-        stage: How far to go; `summaries` fills the cache and publishes nothing.
     """
-    request = BuildRequest.from_parameters(locals())
+    asked_for = BuildRequest.from_parameters(locals())
     started = time.monotonic()
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or not isinstance(context.task_runner, IndexTaskRunner):
         raise RuntimeError("summary_index runs as a flow on its own task runner: call it, do not call its function")
     run_id = str(context.flow_run.id)
+    request, last = _resolve(asked_for, run_id)
     settings = request.settings(from_api=context.flow_run.deployment_id is not None)
     with prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}") as log:
         in_process = is_in_process(settings.cluster)
@@ -168,7 +179,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
             tell_warning(DIED_IN_PROCESS.format(death[:8]))
         for warning in [*request.warnings(), *check_cluster(settings)]:
             tell_warning(warning)
-        plan = _plan_run(request, settings, run_id)
+        plan = _plan_run(request, last, settings, run_id)
         tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))
         journal = Journal(log.with_suffix(".jsonl"), journal_context(run_id, settings, plan))
         try:
@@ -193,17 +204,28 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     return Completed(message=report.message(), data=RUN_REPORT.dump_python(report, mode="json"))
 
 
-def _plan_run(request: BuildRequest, settings: Settings, run_id: str) -> Plan:
-    """The plan of this flow run: a Retry stays with the commits of its first try."""
-    earlier = load_plan(settings.index_root, run_id)
-    if earlier:
-        plan = make_retry_plan(earlier, settings)
-    else:
+def _resolve(request: BuildRequest, run_id: str) -> tuple[BuildRequest, LastRun | None]:
+    """What is asked for, and the run that it goes on with: the one it resumes, or in a Retry its own first try."""
+    if own := load_plan(request.settings().index_root, run_id):
+        return request.resuming(own.parameters), LastRun(run_id, own)
+    if not request.resume_failed:
+        return request, None
+    last = find_resumed(request)
+    return request.resuming(last.plan.parameters), last
+
+
+def _plan_run(request: BuildRequest, last: LastRun | None, settings: Settings, run_id: str) -> Plan:
+    """The plan of this flow run: a Retry, and a run that resumes another, stay with the commits of the first try."""
+    if last is None:
         plan = make_plan(request.repos(settings), settings, limit=request.limit)
+    elif last.run_id == run_id:
+        plan = make_retry_plan(last.plan, settings)
+    else:
+        plan = plan_resumed(last, request, settings)
     check_rebuild(plan, settings)
     for warning in check_space(plan, settings):
         tell_warning(warning)
-    write_plan(plan, settings.index_root, run_id)
+    write_plan(replace(plan, parameters=request.parameters), settings.index_root, run_id)
     sweep_runs(settings, results_folder())
     return plan
 

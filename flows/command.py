@@ -17,7 +17,7 @@ from flows.signals import watch_signals
 from summidx import options
 from summidx.errors import ServiceLost, SummidxError
 from summidx.escaping import escape_line, escape_text
-from summidx.settings import load_settings
+from summidx.settings import Settings, load_settings
 
 FAILED, UNUSABLE = 1, 2
 INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -58,6 +58,7 @@ def build(  # noqa: PLR0913 - its options
     force_cpu: options.ForceCPU = None,
     scheduler_address: options.SchedulerAddress = None,
     skip_existing: options.SkipExisting = None,
+    resume_failed: options.ResumeFailed = None,
     retry_degraded: options.RetryDegraded = None,
     retry_known: options.RetryKnown = None,
     confirm_rebuild: options.ConfirmRebuild = None,
@@ -77,8 +78,10 @@ def build(  # noqa: PLR0913 - its options
         if value:
             os.environ[variable] = value
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    _refuse_unusable(parameters)
-    return _run(parameters, as_json=as_json)
+    # A retry of the flow run may be started in another folder.
+    parameters["index_root"] = _refuse_unusable(parameters).index_root
+    given = {"SUMMIDX_LOG_DIR": log_dir and str(Path(log_dir).absolute()), "SUMMIDX_CACHE__URL": _show_url(cache_url)}
+    return _run(parameters, {name: value for name, value in given.items() if value}, as_json=as_json)
 
 
 def main() -> NoReturn:
@@ -107,9 +110,10 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
+def _run(parameters: dict[str, Any], given: dict[str, str], *, as_json: bool) -> int:
     from flows.build import RUN_REPORT, summary_index
     from flows.progress import listening
+    from flows.resume import render_retries
     from flows.terminal import Terminal
 
     terminal = Terminal(sys.stderr if as_json else sys.stdout)
@@ -138,6 +142,8 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
         sys.stderr.write(f"{escape_line(failure.line())}\n")
     if report.not_attempted:
         sys.stderr.write(f"{report.not_attempted} not attempted, the next run has them: {report.why_not_attempted}\n")
+    if report.failed or report.not_attempted:
+        sys.stderr.write(f"{render_retries(report.flow_run_id, report.index_root, parameters, given)}\n")
     if untold is not None:
         _say(f"error: Prefect's API was not told how the run ended ({type(untold).__name__}); what is built is kept")
         sys.stdout.flush()
@@ -145,17 +151,28 @@ def _run(parameters: dict[str, Any], *, as_json: bool) -> int:
     return FAILED if report.failed or report.not_attempted else 0
 
 
-def _refuse_unusable(parameters: dict[str, Any]) -> None:
+def _refuse_unusable(parameters: dict[str, Any]) -> Settings:
     """Find what is wrong with arguments and settings now, before a server and a flow run are started for them."""
     from summidx.request import BuildRequest
 
     request = BuildRequest.from_parameters(parameters)
+    if request.resume_failed:
+        from flows.resume import find_resumed
+
+        request = request.resuming(find_resumed(request).plan.parameters)
     settings = request.settings()
-    request.repos(settings)
+    if request.names_repositories or not request.resume_failed:
+        request.repos(settings)
     if settings.cluster.gpu_ids or settings.cluster.scheduler_address:
         from flows.preflight import check_cluster
 
         check_cluster(settings)
+    return settings
+
+
+def _show_url(cache_url: str | None) -> str:
+    """The URL of the cache as it may be printed: one that may hold a password is left for the reader to set."""
+    return "..." if cache_url and not cache_url.startswith("sqlite:") else cache_url or ""
 
 
 def _refuse(why: object) -> int:

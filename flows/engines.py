@@ -41,6 +41,8 @@ class Run:
     served_model: ServedModel | None
     expected_publish_ids: Mapping[str, str | None]
     """By name of the repository: what CURRENT held when the run was planned."""
+    up_to_date: frozenset[str] = frozenset()
+    """Generations of the indexes for which nothing is to be done."""
     max_calls: int | None = None
     """Calls to the LLM that one process may have in flight until it is told another number (flows/shares.py); None: all
     that the endpoint may have, since there is no other process."""
@@ -57,6 +59,7 @@ class Run:
             settings.model_dump_json(exclude={"cache": {"url"}, "llm": {"allowed_hosts"}}),
             plan.served_model,
             {planned.pin.name: planned.expected_publish_id for planned in plan.repos},
+            frozenset(planned.pin.generation for planned in plan.repos if planned.up_to_date),
         )
 
     def shared_by(self, workers: int) -> "Run":

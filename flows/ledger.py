@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType, TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 FLOW = "summary-index"
 """Name of our flow."""
@@ -98,8 +98,11 @@ def record_lost_try(flow_run_id: UUID, task: Task[Any, Any], task_run_id: UUID, 
 
 def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect's names
     """Hook for a flow run that crashed, raised or was cancelled: its task runs that still say Running ended with it."""
+    ended: State[Any] = Crashed(message="its flow run ended before it did")
+    if state.is_cancelled():
+        ended = Cancelled(message="its flow run was cancelled")
     with get_client(sync_client=True) as client:
-        _crash(client, "its flow run ended before it did", flow_run_filter=FlowRunFilter(id={"any_": [flow_run.id]}))
+        _end(client, ended, flow_run_filter=FlowRunFilter(id={"any_": [flow_run.id]}))
 
 
 def crash_run(flow_run_id: UUID, reason: str) -> None:
@@ -108,27 +111,28 @@ def crash_run(flow_run_id: UUID, reason: str) -> None:
         state = client.read_flow_run(flow_run_id).state
         if state is None or not state.is_final():
             client.set_flow_run_state(flow_run_id, Crashed(message=reason), force=True)
-        _crash(client, reason, flow_run_filter=FlowRunFilter(id={"any_": [flow_run_id]}))
+        _end(client, Crashed(message=reason), flow_run_filter=FlowRunFilter(id={"any_": [flow_run_id]}))
 
 
 def crash_orphans(client: SyncPrefectClient) -> int:
     """Set to Crashed the task runs of our flow that are unfinished though their flow run has ended; how many."""
     ended = FlowRunFilter(state={"type": {"any_": sorted(TERMINAL_STATES)}})
-    return _crash(
+    return _end(
         client,
-        "its flow run had ended, and it had not said how it did; found by a later run",
+        Crashed(message="its flow run had ended, and it had not said how it did; found by a later run"),
         flow_filter=FlowFilter(name={"any_": [FLOW]}),
         flow_run_filter=ended,
     )
 
 
-def _crash(client: SyncPrefectClient, reason: str, **filters: Any) -> int:  # noqa: ANN401 - those of `read_task_runs`
+def _end(client: SyncPrefectClient, state: State[Any], **filters: Any) -> int:  # noqa: ANN401 - those of `read_task_runs`
+    """Set those task runs to a state that have no final one yet; how many."""
     unfinished = TaskRunFilter(state={"type": {"any_": [each for each in StateType if each not in TERMINAL_STATES]}})
     seen: set[UUID] = set()
     while True:
         runs = client.read_task_runs(task_run_filter=unfinished, limit=PAGE, **filters)
         for run in runs:
-            force_state(client, run.id, Crashed(message=reason))
+            force_state(client, run.id, state)
         new = {run.id for run in runs} - seen
         seen |= new
         if len(runs) < PAGE or not new:

@@ -15,6 +15,8 @@ from summidx.records import BuildReport, Outcome, Usage
 from summidx.settings import Settings
 from summidx.store.generations import IndexRoot
 
+CRASHED_ADVICE = "give its worker more memory, or take the repository out; then retry the run"
+
 
 def reason_to_stop(state: State[Any]) -> str:
     """Why no repository can be built any more, where one ended so; else ""."""
@@ -22,9 +24,9 @@ def reason_to_stop(state: State[Any]) -> str:
         return ""
     error = state.result(raise_on_failure=False)
     if isinstance(error, Unauthorised | UnknownModel | Outage):
-        return str(error)
+        return error.reason
     if isinstance(error, Stopped) and not isinstance(error, NotAttempted):
-        return str(error).removeprefix("stopped: ")
+        return error.reason.removeprefix("stopped: ")
     return ""
 
 
@@ -47,12 +49,26 @@ def result_of(planned: PlannedRepo, state: State[Any], settings: Settings, lost_
     if report is not None:
         return RepoResult(name, ending_of(report.outcome), why, report, lost_tries=lost_tries)
     error = state.result(raise_on_failure=False)
-    ours = isinstance(error, SummidxError) or state.is_crashed()  # then the error only wraps its message
-    reason = escape_text(str(error) if ours else f"{type(error).__name__}: {error}")
     ending: Ending = "crashed" if state.is_crashed() else "failed"
     if isinstance(error, NotAttempted):
         ending = "not_attempted"
-    return RepoResult(name, ending, why, reason=reason, cost=find_cost(error), lost_tries=lost_tries)
+    kind, advice = type(error).__name__, ""
+    if isinstance(error, SummidxError):
+        reason, advice = error.reason, error.advice
+    elif state.is_crashed():  # then the error only wraps its message
+        reason, kind, advice = str(error), "", CRASHED_ADVICE
+    else:
+        reason = str(error)
+    return RepoResult(
+        name,
+        ending,
+        why,
+        reason=escape_text(reason),
+        error=kind,
+        advice=advice,
+        cost=find_cost(error),
+        lost_tries=lost_tries,
+    )
 
 
 def _find_published(planned: PlannedRepo, settings: Settings) -> BuildReport | None:

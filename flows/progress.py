@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from prefect import get_run_logger
 
+from flows.messages import describe_failures
 from summidx.accounting import Totals, build_totals
 from summidx.escaping import escape_line
 from summidx.journal import RepoEntry, RunContext
@@ -40,6 +41,10 @@ class RepoResult:
     """Why the plan had it built, or `up to date`."""
     report: BuildReport | None = None
     reason: str = ""
+    error: str = ""
+    """Type of the error that it failed by; "" where it did not, or its worker was killed."""
+    advice: str = ""
+    """What to do about that, in one line."""
     cost: BuildCost | None = None
     """What it had cost where it failed; None where that is not known: its worker was killed."""
     lost_tries: int = 0
@@ -139,8 +144,12 @@ class RunReport:
     def message(self) -> str:
         """One line: the message of the flow run's final state."""
         total = len(self.repositories)
+        if not total:  # else a run without repositories is refused
+            return "nothing to resume: the last run finished all repositories that are asked for"
         failed = [
-            f"{each.name} (known since {each.known_since[:10]})" if each.known_since else each.name
+            (each.name, each.error, f"known since {each.known_since[:10]}: {each.reason}")
+            if each.known_since
+            else (each.name, each.error, each.reason)
             for each in self.failures()
         ]
         known = [each.name for each in self.repositories if each.ending == "known_failure"]
@@ -148,11 +157,11 @@ class RunReport:
         not_attempted = [each.name for each in self.repositories if each.ending == "not_attempted"]
         if not_attempted and not failed:
             return (
-                f"{len(not_attempted)}/{total} repositories not attempted: {_names(not_attempted)}: "
+                f"{len(not_attempted)} of {_repositories(total)} not attempted: {_names(not_attempted)}: "
                 f"{self.why_not_attempted}{also}"
             )
         if failed:
-            told = f"{len(failed)}/{total} repositories failed: {_names(failed)}"
+            told = describe_failures(failed, total)
             if not_attempted:
                 told += f"; {len(not_attempted)} not attempted: {_names(not_attempted)}"
             return told + also

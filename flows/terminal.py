@@ -47,8 +47,6 @@ class Terminal:
             if report.embedding_model != EmbeddingSettings().model:
                 options += f" --embedding-model {report.embedding_model}"
             self.tell(f'Next:    summidx search "where do we retry" {options}')
-        if report.failed or report.not_attempted:
-            self.tell("The same command goes on with what failed; what is published and unchanged is up to date.")
 
 
 def render_table(report: RunReport) -> Table:

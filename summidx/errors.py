@@ -27,11 +27,14 @@
     ├── TooManyFailures             more units of a repository failed than `max_failed` allows
     ├── ServiceLost                 the run lost what it cannot do without: Prefect API, Dask scheduler, workers
     ├── RepoTimeout                 a repository took longer than `repo_timeout` allows
+    ├── MachineFault                an OSError: no memory, no disk, no file or process to be had
+    ├── Defect                      an error that nobody raised on purpose: a fault of summidx
     └── Stopped                     the run was told to stop
         └── NotAttempted            before this repository was begun
 
 Every one pickles (a worker's error must arrive as itself), and its text is one line: what was wrong, why it matters,
-what to do.
+what to do. What to do about a repository that failed by it is the type's `advice`, which its text ends with only where
+nothing else says it: in the state of a task run (`explain`).
 
 `permanent`: the same repository fails the same way, however often it is tried, until its content, a setting or
 summidx itself changes; and a plan sees each of these changes. Such a failure is known (`known_failures`), and no run
@@ -47,10 +50,23 @@ class SummidxError(Exception):
 
     permanent: ClassVar[bool] = False
     """True where trying again cannot help; argued in the docstring of each class that sets it."""
+    advice: ClassVar[str] = "mend the cause, then retry the run"
+    """What whoever sees a repository fail by it does next, in one line."""
+    tells_advice = False
+
+    @property
+    def reason(self) -> str:
+        """What was wrong, without `advice`."""
+        return str(self.args[0]) if self.args else type(self).__name__
+
+    def __str__(self) -> str:
+        return f"{self.reason}. What to do: {self.advice}" if self.tells_advice else self.reason
 
 
 class UsageError(SummidxError):
     """Arguments or settings cannot be used."""
+
+    advice = "change the settings or the parameters that it names, then start a new run"
 
 
 class NoGPU(UsageError):
@@ -91,6 +107,8 @@ class SourceTooLarge(SourceError):
 
     permanent = True
 
+    advice = "mend the repository or its entry, then retry the run"
+
 
 class ParseError(SummidxError):
     """The parsing process of a repository died or could not be started.
@@ -107,9 +125,13 @@ class Unparsable(ParseError):
 
     permanent = True
 
+    advice = "retry the run; if it fails again, take the named files out of the repository"
+
 
 class LLMError(SummidxError):
     """One call to the LLM failed."""
+
+    advice = "see that the LLM server is well, then retry the run: what was answered is in the cache"
 
 
 class Overloaded(LLMError):
@@ -121,12 +143,8 @@ class Overloaded(LLMError):
 
     def __init__(self, message: str, retry_after_s: float | None = None, is_limited: bool = False) -> None:  # noqa: FBT001, FBT002 - positional, so that it pickles
         super().__init__(message, retry_after_s, is_limited)
-        self.message = message
         self.retry_after_s = retry_after_s
         self.is_limited = is_limited
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class ServerFault(LLMError):
@@ -144,12 +162,8 @@ class ContextTooLong(LLMError):
 
     def __init__(self, message: str, limit_tokens: int | None = None, prompt_tokens: int | None = None) -> None:
         super().__init__(message, limit_tokens, prompt_tokens)
-        self.message = message
         self.limit_tokens = limit_tokens
         self.prompt_tokens = prompt_tokens
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class InvalidOutput(LLMError):
@@ -157,20 +171,20 @@ class InvalidOutput(LLMError):
 
     def __init__(self, message: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
         super().__init__(message, tokens_in, tokens_out)
-        self.message = message
         self.tokens_in = tokens_in
         self.tokens_out = tokens_out
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class Unauthorised(LLMError):
     """The server refuses the key; no call can succeed."""
 
+    advice = "give the worker a key that the server takes (OPENAI_API_KEY), then retry the run"
+
 
 class UnknownModel(LLMError):
     """The server does not serve the model; no call can succeed."""
+
+    advice = "name a model that the server serves (llm.model), then start a new run"
 
 
 class Outage(LLMError):
@@ -184,6 +198,8 @@ class RequestRefused(LLMError):
 class EmbeddingError(SummidxError):
     """The embedding model cannot be found, is not what it claims to be, or failed."""
 
+    advice = "mend the embedding model that it names (`summidx doctor` checks it), then retry the run"
+
 
 class DeviceLost(EmbeddingError):
     """The GPU answers nothing more in this process, whatever is asked of it; only a new process has it again.
@@ -191,13 +207,19 @@ class DeviceLost(EmbeddingError):
     CUDA calls such an error sticky: an illegal memory access, a failed launch, a fault of the memory or of the bus.
     """
 
+    advice = "retry the run; if the GPU is lost again, see `nvidia-smi` and the kernel's log"
+
 
 class CacheError(SummidxError):
     """The cache cannot be read or written."""
 
+    advice = "see that the cache can be read and written (`summidx doctor`), then retry the run"
+
 
 class StoreError(SummidxError):
     """An index cannot be read, written or published."""
+
+    advice = "see that the index root can be written and has room (`summidx doctor`), then retry the run"
 
 
 class UnknownIndex(StoreError):
@@ -218,6 +240,8 @@ class TooManyFailures(SummidxError):
     was finished is cached, so that each try comes further.
     """
 
+    advice = "see that the LLM server is well, then retry the run: what was answered is in the cache"
+
 
 class RepoTimeout(SummidxError):
     """A repository took longer than it may, and was given up; its old index stays published.
@@ -225,14 +249,46 @@ class RepoTimeout(SummidxError):
     Not permanent: its finished summaries are cached, so that each try comes further.
     """
 
+    advice = "raise repo_timeout, or retry the run: what was answered is in the cache"
+
+
+class MachineFault(SummidxError):
+    """The machine refused something: memory, disk, a file or a process."""
+
+    advice = "give the machine what it lacks, then retry the run"
+
+
+class Defect(SummidxError):
+    """An error that nobody raised on purpose."""
+
+    advice = "report it, with the traceback in the run's log; the other repositories are not touched by it"
+
 
 class ServiceLost(SummidxError):
     """The run lost a service that it cannot do without; what is finished is kept."""
+
+    advice = "see that what it names runs, then retry the run: what is finished is kept"
 
 
 class Stopped(SummidxError):
     """The run was told to stop; nothing is published after it."""
 
+    advice = "retry the run: what is finished is kept"
+
 
 class NotAttempted(Stopped):
     """The run was told to stop before the repository was begun."""
+
+
+def explain(error: Exception) -> SummidxError:
+    """The error as the state of a task run shows it: one of ours, whose text ends with what to do.
+
+    It is the same object where it is ours; one of somebody else's is told by its type and text.
+    """
+    if not isinstance(error, SummidxError):
+        kind = MachineFault if isinstance(error, OSError | MemoryError) else Defect
+        told: SummidxError = kind(f"{type(error).__name__}: {error}")
+        vars(told).update(vars(error))  # what it had cost
+        error = told
+    error.tells_advice = True
+    return error

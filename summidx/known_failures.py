@@ -148,7 +148,7 @@ class FailureNotes:
             commit=without_surrogates(pin.commit),
             build_key=pin.build_key,
             error=type(error).__name__,
-            reason=without_surrogates(escape_text(str(error))[:REASON_CHARS]),
+            reason=without_surrogates(escape_text(error.reason)[:REASON_CHARS]),
             limits=_limits(self._settings),
             tool_version=summidx.__version__,
             first_failed_at=now,

@@ -66,6 +66,13 @@ SchedulerAddress = Annotated[
 SkipExisting = Annotated[
     bool | None, typer.Option("--skip-existing/--no-skip-existing", help="Skip what is up to date. [default: on]")
 ]
+ResumeFailed = Annotated[
+    bool | None,
+    typer.Option(
+        "--resume-failed",
+        help="Build what the last run under the index root did not finish, at its commits and with its options.",
+    ),
+]
 RetryDegraded = Annotated[
     bool | None, typer.Option("--retry-degraded", help="Ask again for documents that are degraded.")
 ]

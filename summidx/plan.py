@@ -8,7 +8,8 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class Plan:
     """Identity of who writes the summaries."""
     embedding_model: str = ""
     """Identity of who embeds them."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the run, for one that resumes it. Nothing in them is secret."""
 
     @property
     def to_build(self) -> tuple[PlannedRepo, ...]:
@@ -234,11 +237,21 @@ def load_plan(index_root: str, run_id: str) -> Plan | None:
         served = data["served_model"]
         repos = tuple(_read_planned(repo) for repo in data["repos"])
         identities = {name: data.get(name, "") for name in ("summarizer", "embedding_model")}
-        return Plan(repos, ServedModel(**served) if served else None, **identities)
+        parameters = dict(data.get("parameters", {}))
+        return Plan(repos, ServedModel(**served) if served else None, **identities, parameters=parameters)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"the plan {path} cannot be read ({error}): start a new run instead of a retry") from error
+
+
+def find_last_run(index_root: str) -> str | None:
+    """The flow run whose plan was the last to be written under the index root; None if there is none."""
+    written: list[tuple[int, str]] = []
+    for path in (Path(index_root) / PLANS).glob("*.json"):
+        with suppress(OSError, ValueError):  # another run's clean-up took it; it is no plan of ours
+            written.append((path.stat().st_mtime_ns, str(uuid.UUID(path.stem))))
+    return max(written)[1] if written else None
 
 
 def _read_planned(data: dict[str, Any]) -> PlannedRepo:

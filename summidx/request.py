@@ -1,7 +1,7 @@
 """What a run is asked to do: the flow's parameters, turned into repositories and settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ SETTINGS = {
     "stage": "stage",
 }
 """The setting that each parameter goes before."""
+PLACES = ("llm_base_url", "scheduler_address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,15 @@ class BuildRequest:
     overrides: Mapping[str, Any]
     limit: int | None = None
     """Only the first so many repositories of the plan, the largest; None: all."""
-    names_none: bool = False
-    """The list of repositories was given, and is empty: to be filled in, and not the settings' repositories."""
+    resume_failed: bool = False
+    """The repositories are those that the last run of the index root did not finish."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """All that were given, `resume_failed` left out."""
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> "BuildRequest":
-        """Read the flow's parameters; None and "" (an empty field of a form) mean: not given."""
-        given = {name: value for name, value in parameters.items() if value is not None and value != ""}
+        """Read the flow's parameters; None, "" and no repository (empty fields of a form) mean: not given."""
+        given = {name: value for name, value in parameters.items() if value is not None and value not in ("", ())}
         overrides: dict[str, Any] = {}
         for name, setting in SETTINGS.items():
             if name in given:
@@ -71,8 +74,23 @@ class BuildRequest:
             repos_file=given.get("repos_file", ""),
             overrides=overrides,
             limit=_read_limit(given.get("limit")),
-            names_none=given.get("repos") == [] and not given.get("repos_root") and not given.get("repos_file"),
+            resume_failed=bool(given.pop("resume_failed", False)),
+            parameters=given,
         )
+
+    def resuming(self, earlier: Mapping[str, Any]) -> "BuildRequest":
+        """The same, with what is not given here as the run had it that is resumed (its `parameters`).
+
+        Not taken from there: which repositories there are, since its plan says that; and to whom code goes or from
+        whom it comes, which a file under the index root must not decide.
+        """
+        inherited = {name: value for name, value in earlier.items() if name in SETTINGS and name not in PLACES}
+        return replace(self.from_parameters({**inherited, **self.parameters}), resume_failed=self.resume_failed)
+
+    @property
+    def names_repositories(self) -> bool:
+        """True where parameters say which repositories are meant; else the settings do."""
+        return bool(self.repos_root or self.specs or self.repos_file)
 
     def settings(self, *, log_dir: str | None = None, cache_url: str | None = None, from_api: bool = False) -> Settings:
         """The settings, with paths that mean the same in every process.
@@ -100,8 +118,18 @@ class BuildRequest:
         return fit_workers(settings)[0]
 
     def warnings(self) -> list[str]:
-        """What the settings, made of this request, do otherwise than was asked for; a line each."""
-        return fit_workers(load_settings(self.overrides))[1]
+        """What is done otherwise than was asked for; a line each."""
+        settings = load_settings(self.overrides)
+        root = self._root(settings)
+        unnamable = sources.find_unnamable(root) if root else ()
+        return fit_workers(settings)[1] + [
+            f"{folder} is left out: its name is no printable UTF-8, so no index can be named after it; rename it"
+            for folder in unnamable
+        ]
+
+    def _root(self, settings: Settings) -> str:
+        """The folder whose sub-folders are built; "" where only single repositories are."""
+        return self.repos_root or ("" if self.names_repositories or self.resume_failed else settings.repos_root)
 
     def repos(self, settings: Settings) -> list[RepoRef]:
         """The repositories that are asked for; where none is named, those under the setting `repos_root`.
@@ -110,7 +138,7 @@ class BuildRequest:
             UsageError: there is none, or a name cannot be used.
         """
         specs = [*self.specs, *_read_specs(self.repos_file)]
-        root = self.repos_root or ("" if specs or self.names_none else settings.repos_root)
+        root = self._root(settings)
         refs = [*(sources.discover(root) if root else ()), *map(sources.parse_spec, specs)]
         if not refs:
             where = f"no sub-folder of {root} is a repository" if root else "no repository is named"

@@ -18,8 +18,9 @@ CHECKOUT = Path(__file__).parents[1]
 class Site:
     """A machine on which summidx runs every night."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, has_ui: bool = False) -> None:
         self.folder = folder
+        self.has_ui = has_ui
         self.processes: list[subprocess.Popen[bytes]] = []
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -43,7 +44,8 @@ class Site:
             )
 
     def start_server(self) -> None:
-        self.start("server", "start", "--host", "127.0.0.1", "--port", str(self.port), "--no-ui")
+        ui = "--ui" if self.has_ui else "--no-ui"
+        self.start("server", "start", "--host", "127.0.0.1", "--port", str(self.port), ui)
 
     def end(self) -> None:
         for process in reversed(self.processes):
@@ -124,9 +126,9 @@ class Site:
 
 
 @contextmanager
-def running_site(folder: Path) -> Iterator[Site]:
+def running_site(folder: Path, *, has_ui: bool = False) -> Iterator[Site]:
     """A site with its Prefect server, which is ended with all that was started."""
-    site = Site(folder)
+    site = Site(folder, has_ui=has_ui)
     site.start_server()
     try:
         site.wait_until_up()

@@ -54,6 +54,7 @@ def plan_build(  # noqa: PLR0913 - its options
     --repo-timeout change nothing here.
     """
     parameters = options.read_parameters(locals())
+    from summidx.escaping import escape_line
     from summidx.prediction import load_check, write_prediction
     from summidx.prediction.predict import predict
     from summidx.request import BuildRequest
@@ -61,6 +62,8 @@ def plan_build(  # noqa: PLR0913 - its options
 
     request = BuildRequest.from_parameters(parameters)
     settings = request.settings(log_dir=log_dir, cache_url=cache_url)
+    for warning in request.warnings():
+        typer.echo(f"warning: {escape_line(warning)}", err=True)
     prediction = predict(request.repos(settings), settings, _tell_progress, limit=request.limit)
     write_prediction(prediction, settings.index_root)
     check = load_check(settings.index_root)

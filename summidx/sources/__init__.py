@@ -1,6 +1,6 @@
 """Where repositories come from: git objects and plain folders.
 
-    parse_spec, discover, check_names   what the user named          (specs)
+    parse_spec, discover, check_names   what the user named          (specs; find_unnamable: what discover leaves out)
     resolve                             fixed to content             -> ResolvedSource
     read_source                         all files, and all skips     -> SourceContent
 
@@ -15,7 +15,7 @@ from summidx.records import RepoRef
 from summidx.settings import SourceSettings
 from summidx.sources.content import ResolvedSource, SourceContent
 from summidx.sources.gitdir import is_git
-from summidx.sources.specs import check_names, discover, parse_spec
+from summidx.sources.specs import check_names, discover, find_unnamable, parse_spec
 from summidx.stop import Stop
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "SourceContent",
     "check_names",
     "discover",
+    "find_unnamable",
     "parse_spec",
     "read_source",
     "resolve",

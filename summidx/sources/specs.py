@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from summidx.errors import UsageError
+from summidx.escaping import escape_line
 from summidx.records import RepoRef
 from summidx.sources.gitdir import is_git
 
@@ -43,25 +44,36 @@ def make_ref(path: str, revision: str | None = None, name: str | None = None) ->
 def discover(root: str | Path) -> tuple[RepoRef, ...]:
     """Each sub-folder of `root` that is a repository, sorted by name: git, or a plain folder that holds a file.
 
-    Hidden folders are left out. A symlink to a folder counts: the root is the operator's own.
+    Hidden folders are left out, and those that `find_unnamable` finds. A symlink to a folder counts: the root is the
+    operator's own.
 
     Raises:
         UsageError: `root` cannot be read.
     """
     from summidx.sources.folder import holds_a_file
 
+    folders = filter(_is_one_line, _list_folders(root))
+    return tuple(make_ref(folder) for folder in folders if is_git(folder) or holds_a_file(folder))
+
+
+def find_unnamable(root: str | Path) -> tuple[str, ...]:
+    """The sub-folders of `root` that `discover` leaves out since no index can be named after them, as they are shown.
+
+    Raises:
+        UsageError: as `discover`.
+    """
+    return tuple(escape_line(folder) for folder in _list_folders(root) if not _is_one_line(folder))
+
+
+def _list_folders(root: str | Path) -> list[str]:
     top = _absolute(os.fspath(root))
     try:
         with os.scandir(top) as entries:
-            folders = sorted(entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            return sorted(entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     except OSError as error:
         raise UsageError(
             f"the repositories' root {top!r} cannot be read ({error.strerror}): name a folder that holds repositories"
         ) from error
-    for folder in folders:
-        if not _is_one_line(folder):
-            raise UsageError(f"{folder!r} is no printable UTF-8, so no index can be named after it: rename the folder")
-    return tuple(make_ref(folder) for folder in folders if is_git(folder) or holds_a_file(folder))
 
 
 def check_names(refs: Iterable[RepoRef]) -> None:

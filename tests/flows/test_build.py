@@ -33,6 +33,16 @@ def test_what_is_up_to_date_is_cached_and_no_cluster_starts(built, api, repos):
     assert not [log for log in built.logs if CLUSTER in log.read_text()]
 
 
+def test_what_is_up_to_date_is_cached_whatever_prefect_remembers_and_in_whichever_order(built, api, repos, tmp_path):
+    built.extra_env["PREFECT_LOCAL_STORAGE_PATH"] = str(tmp_path / "elsewhere")
+
+    report = built.report("--repo", repos / "notes", "--repo", repos / "beta", "--repo", repos / "alpha")
+
+    assert api.task_states(report["flow_run_id"]) == {"alpha": "Cached", "beta": "Cached", "notes": "Cached"}
+    messages = {run["state"]["message"] for run in api.task_runs(report["flow_run_id"])}
+    assert messages == {"up to date: 6 documents", "up to date: 2 documents"}
+
+
 def test_an_index_that_was_deleted_is_built_again_and_the_others_are_not(built, api, repos):
     shutil.rmtree(built.cwd / "index" / "alpha")
 
@@ -81,7 +91,8 @@ def test_a_repository_that_fails_fails_alone_and_is_named(build, api, repos):
     assert build.current("beta")["counts"]
     run = api.last_flow_run()
     assert run["state_name"] == "Failed"
-    assert run["state"]["message"] == "1/2 repositories failed: bad"
+    assert run["state"]["message"].startswith("1 of 2 repositories failed: bad (SourceError: ")
+    assert "no-such-revision" in run["state"]["message"]
     assert api.task_states(run["id"]) == {"beta": "Completed", "bad": "Failed"}
 
 

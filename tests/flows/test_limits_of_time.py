@@ -24,7 +24,7 @@ def test_after_its_time_a_run_begins_nothing_finishes_what_it_is_at_and_names_th
 
     assert process.returncode == 1
     why = f"the run's {WAITED_S}s (`--stop-after`) were over"
-    assert err.splitlines()[-1] == f"2 not attempted, the next run has them: {why}"
+    assert f"2 not attempted, the next run has them: {why}" in err.splitlines()
     assert build.current("large")["counts"]
     run = api.last_flow_run()
     assert run["state_name"] == "Failed"

@@ -74,7 +74,7 @@ def test_a_lost_scheduler_ends_the_run_with_its_name_and_what_is_finished_stays(
     report = json.loads(out)
     lost = f"the Dask scheduler {address} was lost"
     assert f"late: crashed: {lost} while it was being built" in err.splitlines()
-    assert err.splitlines()[-1] == f"1 not attempted, the next run has them: {lost}"
+    assert f"1 not attempted, the next run has them: {lost}" in err.splitlines()
     assert (report["built"], report["failed"], report["not_attempted"]) == (2, 4, 1)
     tries = api.tries(report["flow_run_id"])
     assert {name for name, states in tries.items() if states == ["Completed"]} == {"small", "tiny"}

@@ -1,6 +1,7 @@
 """What a parameter of the flow, and an option of the command, does to the settings."""
 
 import inspect
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from summidx.errors import UsageError
 from summidx.request import SETTINGS, BuildRequest
 from summidx.settings import load_settings
 
-NO_SETTINGS = {"repos_root", "repos", "repos_file", "limit"}
+NO_SETTINGS = {"repos_root", "repos", "repos_file", "limit", "resume_failed"}
 VALUES = {
     "index_root": "/somewhere",
     "levels": ["file"],
@@ -109,17 +110,52 @@ def test_vllm_in_the_worker_is_refused_on_workers_of_a_scheduler_that_runs_alrea
         request.settings()
 
 
-def test_an_empty_list_of_repositories_is_one_to_fill_in_and_not_all_of_them(tmp_path):
+def test_an_empty_field_of_the_list_is_one_to_fill_in_and_not_all_repositories(tmp_path):
     """As the deployment `one` has it, whose form somebody may send as it is."""
     (tmp_path / "repos" / "a").mkdir(parents=True)
     (tmp_path / "repos" / "a" / ".git").mkdir()
     settings = load_settings({"repos_root": str(tmp_path / "repos"), "index_root": str(tmp_path / "index")})
     assert [ref.name for ref in BuildRequest.from_parameters({}).repos(settings)] == ["a"]
-    with pytest.raises(UsageError, match="no repository is named"):
-        BuildRequest.from_parameters({"repos": []}).repos(settings)
+    with pytest.raises(UsageError, match="has no usable path: write"):
+        BuildRequest.from_parameters({"repos": [""]}).repos(settings)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_that_leaves_nothing_is_refused(limit):
     with pytest.raises(UsageError, match="leaves nothing to do"):
         BuildRequest.from_parameters({"limit": limit})
+
+
+def test_a_folder_that_no_index_can_be_named_after_is_warned_of_and_costs_no_other(build, repos, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(repos, root)
+    (root / "new\nline").mkdir()
+    (root / "new\nline" / "a.md").write_text("# A\n")
+    request = BuildRequest.from_parameters({"repos_root": str(root)})
+
+    assert {ref.name for ref in request.repos(load_settings())} == {"alpha", "beta", "notes"}
+    (warning,) = request.warnings()
+    assert warning.startswith(rf"{root}/new\nline is left out: ")
+    planned = build.summidx("plan", "--repos-root", root, "--llm-provider", "extractive", "--json")
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stderr.splitlines()[0] == f"warning: {warning}"
+
+
+def test_a_run_that_is_resumed_lends_its_settings_but_not_its_repositories_nor_where_code_goes():
+    earlier = {
+        "levels": ["file"],
+        "llm_model": "theirs",
+        "repos_root": "/theirs",
+        "skip_existing": False,
+        "llm_base_url": "http://elsewhere/v1",
+        "scheduler_address": "tcp://elsewhere:1",
+        "unknown": 1,
+    }
+    request = BuildRequest.from_parameters({"resume_failed": True, "llm_model": "ours", "repos": ()})
+
+    resumed = request.resuming(earlier)
+
+    assert resumed.resume_failed
+    assert resumed.parameters == {"levels": ["file"], "llm_model": "ours", "skip_existing": False}
+    assert resumed.overrides == {"levels": ["file"], "llm": {"model": "ours"}, "skip_existing": False}
+    assert not resumed.names_repositories

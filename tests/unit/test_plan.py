@@ -1,7 +1,9 @@
 """What a run will do, why, and when it asks before it does it."""
 
 import json
+import os
 import subprocess
+import uuid
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +14,7 @@ from summidx.engine import Engine
 from summidx.errors import NewerIndex, UsageError
 from summidx.keys import INDEX_VERSION
 from summidx.pipeline import index_repo
-from summidx.plan import check_rebuild, load_plan, make_plan, make_retry_plan, write_plan
+from summidx.plan import Plan, check_rebuild, find_last_run, load_plan, make_plan, make_retry_plan, write_plan
 from summidx.prediction.predict import predict
 from summidx.records import RepoRef, Status
 from summidx.settings import load_settings
@@ -245,3 +247,15 @@ def test_only_what_is_built_is_measured_and_looked_at_file_by_file(built, settin
     lacking = make_plan(built[:1], make_settings(Path(settings.index_root).parent, skip_existing=False)).repos[0]
     assert (lacking.up_to_date, lacking.pin.build_key) == (False, "")
     assert "lacks the content of core.py" in lacking.why
+
+
+def test_the_last_run_is_the_one_whose_plan_was_written_last_and_its_parameters_are_kept(tmp_path):
+    first, last, retried = (str(uuid.UUID(int=n)) for n in (3, 2, 1))
+    assert find_last_run(str(tmp_path)) is None
+    for age, run in enumerate((retried, last, first)):
+        path = write_plan(Plan((), None, parameters={"levels": ["file"], "number": age}), str(tmp_path), run)
+        os.utime(path, (1_000_000 - age, 1_000_000 - age))
+    (path.parent / "notes.json").write_text("{}")
+
+    assert find_last_run(str(tmp_path)) == retried
+    assert load_plan(str(tmp_path), retried).parameters == {"levels": ["file"], "number": 0}

@@ -67,7 +67,8 @@ def test_what_a_repository_is_called_steers_no_terminal():
     shown = stream.getvalue()
     assert shown.startswith(f"  {ESCAPED}: new\n")
     assert shown.count(ESCAPED) == 2, "the line and the message; the table wraps"
-    assert report.message() == f"1/1 repositories failed: {ESCAPED}"
+    reason = ESCAPED.replace(r"\n", " ").replace(r"\u2028", " ")
+    assert report.message() == f"1 of 1 repository failed: {ESCAPED} ({reason})"
     assert all(each.isprintable() for each in shown.replace("\n", ""))
 
 

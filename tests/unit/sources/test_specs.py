@@ -1,12 +1,13 @@
 """How users name repositories."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from summidx.errors import UsageError
 from summidx.records import RepoRef
-from summidx.sources import check_names, discover, parse_spec
+from summidx.sources import check_names, discover, find_unnamable, parse_spec
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +88,14 @@ class TestDiscover:
         found = discover(tmp_path)
         assert [ref.name for ref in found] == ["bare", "link", "plain", "work"]
         assert found[0] == RepoRef("bare", str(tmp_path / "bare.git"), None)
+
+    def test_a_name_that_cannot_be_stored_costs_its_own_folder_only_and_is_shown(self, tmp_path):
+        for name in (b"fine", b"new\nline", b"latin-\xe9"):
+            folder = tmp_path / os.fsdecode(name)
+            folder.mkdir()
+            (folder / "x.py").write_text("x = 1\n")
+        assert [ref.name for ref in discover(tmp_path)] == ["fine"]
+        assert find_unnamable(tmp_path) == (rf"{tmp_path}/latin-\udce9", rf"{tmp_path}/new\nline")
 
     def test_a_root_without_repositories_gives_none_and_a_missing_root_is_refused(self, tmp_path):
         assert discover(tmp_path) == ()

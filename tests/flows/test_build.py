@@ -91,7 +91,7 @@ def test_a_repository_that_fails_fails_alone_and_is_named(build, api, repos):
     assert build.current("beta")["counts"]
     run = api.last_flow_run()
     assert run["state_name"] == "Failed"
-    assert run["state"]["message"].startswith("1 of 2 repositories failed: bad (SourceError: ")
+    assert run["state"]["message"].startswith("1 of 2 repositories failed: bad (UnknownRevision: ")
     assert "no-such-revision" in run["state"]["message"]
     assert api.task_states(run["id"]) == {"beta": "Completed", "bad": "Failed"}
 

@@ -28,7 +28,7 @@ def test_after_its_time_a_run_begins_nothing_finishes_what_it_is_at_and_names_th
     assert build.current("large")["counts"]
     run = api.last_flow_run()
     assert run["state_name"] == "Failed"
-    assert run["state"]["message"] == f"2/3 repositories not attempted: left, right: {why}"
+    assert run["state"]["message"] == f"2 of 3 repositories not attempted: left, right: {why}"
     assert api.task_states(run["id"]) == {"large": "Completed", "left": "Failed", "right": "Failed"}
 
     again = build.report(*repos, *llm.options)

@@ -94,9 +94,9 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     repos: Annotated[tuple[str, ...], Field(max_length=1000)] = (),
     repos_root: str = "",
     repos_file: str = "",
-    limit: PositiveInt | None = None,
     index_root: str = "",
     resume_failed: bool = False,
+    limit: PositiveInt | None = None,
     skip_existing: bool | None = None,
     retry_degraded: bool | None = None,
     retry_known: bool | None = None,
@@ -131,9 +131,9 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
             All empty: the worker's `repos_root`.
         repos_root: A folder instead: each of its sub-folders that is a repository.
         repos_file: Or a file of repositories, one a line.
-        limit: Only the first so many of the plan, the largest repositories: a canary before all are built.
         index_root: Folder under which the indexes lie, one folder per repository. Empty: the worker's.
         resume_failed: Only what the last run under the index root did not finish, at its commits, with its parameters.
+        limit: Only the first so many of the plan, the largest repositories: a canary before all are built.
         skip_existing: Leave alone what is verified to be up to date (usual: true).
         retry_degraded: Ask again for documents that the model had answered unusably.
         retry_known: Try at once what is known to fail; else it is tried again after 7 days.

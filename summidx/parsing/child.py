@@ -11,8 +11,8 @@ import sys
 from typing import BinaryIO
 
 from summidx.parsing.budget import Budget, OverBudget
-from summidx.parsing.calls import ParsedFile, resolve_calls
-from summidx.parsing.languages import load_language
+from summidx.parsing.languages import load_language, resolve_calls
+from summidx.parsing.links import ParsedFile
 from summidx.parsing.plain import read_plain
 from summidx.parsing.syntax import Syntax
 from summidx.parsing.text import decode, split_lines
@@ -66,7 +66,8 @@ def serve(files: BinaryIO, output: BinaryIO, cpu_s_per_file: float) -> None:
         output.write(encode_result(units, skip))
         output.flush()
         if syntax is not None:
-            parsed.append(ParsedFile(facts.path, syntax, [unit.id for unit in units[1:]], facts.is_test))
+            ids = [unit.id for unit in units[1:]]
+            parsed.append(ParsedFile(facts.path, facts.language, syntax, ids, facts.is_test))
     # Work for each call is bounded; this only keeps a repository that was made for it from taking for ever.
     Budget(cpu_s_per_file * (1 + len(parsed) / 100)).arm()
     output.write(encode_links(resolve_calls(parsed)))
@@ -81,7 +82,7 @@ def read_file(facts: FileFacts, data: bytes, budget: Budget) -> tuple[list[Unit]
     skip = None
     if language is not None:
         try:
-            syntax = language.analyse(text, budget)
+            syntax = language.analyse(text, budget, facts.path)
             if syntax.definitions or syntax.error_share < MAX_ERROR_SHARE:
                 return build_units(facts, lines, syntax), syntax, None
             skip = Skip(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import summidx
-from summidx.parsing.calls import Links
+from summidx.parsing.links import Links
 from summidx.parsing.units import FileFacts
 from summidx.parsing.wire import OUT_OF_MEMORY, READY, FileResult, decode_links, decode_result, encode_file
 from summidx.settings import ParseSettings
@@ -27,10 +27,19 @@ _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 _CRASHES = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT)
 
-_BOOT = (
-    "import sys; sys.path += sys.argv[3:]; from summidx.parsing.child import main; "
-    "main(float(sys.argv[1]), int(sys.argv[2]))"
+_BOOT = """
+import importlib.util, os, sys
+sys.path += sys.argv[3:]
+package = os.path.join(sys.argv[3], "summidx")
+spec = importlib.util.spec_from_file_location(
+    "summidx", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
 )
+sys.modules["summidx"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["summidx"])
+from summidx.parsing.child import main
+main(float(sys.argv[1]), int(sys.argv[2]))
+"""
+"""The package is the parent's own, by its place: another one may be installed beside a checkout on PYTHONPATH."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from summidx.errors import ParseError, Unparsable
-from summidx.parsing.calls import Links
+from summidx.parsing.links import Links
 from summidx.parsing.process import Job, Run, run_child
 from summidx.parsing.redaction import redact
 from summidx.parsing.units import FileFacts

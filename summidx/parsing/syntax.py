@@ -87,7 +87,8 @@ class Definition:
     first_line: int
     """First line that it owns: comments directly above belong to it."""
     start_line: int
-    """First decorator, else the line of the name."""
+    """First decorator, else the line on which it begins."""
+    name_line: int
     header_lines: LineRange
     """The lines that `signature` stands for."""
     end_line: int
@@ -99,6 +100,12 @@ class Definition:
     is_accessor: bool = False
     """An accessor or an operation that the language defines (`__len__`): trivial when short and without branch."""
     has_branches: bool = False
+    blocks: list[LineRange] = field(default_factory=list)
+    """Lines elsewhere in the file that are its own too, but for its members: Rust's `impl`."""
+    is_elsewhere: bool = False
+    """The type is defined in another file: it has no own source here, only members."""
+    is_test: bool = False
+    """Test code, whatever its file is."""
     is_stand_in: bool = False
     """An overload, a setter: of several of one qualified name, another one is meant by it."""
     names: Names = field(default_factory=Names)
@@ -119,6 +126,12 @@ class Syntax:
     docstring_lines: LineRange | None = None
     comment_lines: set[int] = field(default_factory=set)
     """Lines that hold nothing but a comment."""
+    closing_lines: set[int] = field(default_factory=set)
+    """Lines that only close what others have opened: no lines of code."""
+    elision: str = ": ..."
+    """Stands for the body of a child in its owner's text."""
     names: Names = field(default_factory=Names)
     error_share: float = 0.0
     """Share of the source, from 0 to 1, in which no statement could be made out."""
+    has_errors: bool = False
+    """Whether anything in it could not be made out."""

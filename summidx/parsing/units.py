@@ -7,7 +7,7 @@ redefinition, the branches of an `if`), the first that is no stand-in (no overlo
 each other one gets `@line`, of its own first line; `parent_id` says which class it stands in.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,9 +86,17 @@ class _Builder:
         """For each line the innermost definition that owns it; of two on one line, the later."""
         owners = [-1] * len(self._lines)
         for index, definition in enumerate(self._definitions):
-            first, last = definition.first_line - 1, min(definition.end_line, len(owners))
-            owners[first:last] = [index] * (last - first)
+            for first_line, end_line in self._ranges(definition):
+                first, last = first_line - 1, min(end_line, len(owners))
+                owners[first:last] = [index] * (last - first)
         return owners
+
+    @staticmethod
+    def _ranges(definition: Definition) -> list[LineRange]:
+        """The lines of a definition, its members included."""
+        if definition.is_elsewhere:
+            return []
+        return sorted([(definition.first_line, definition.end_line), *definition.blocks])
 
     def _collect_spans(self) -> dict[int, list[LineRange]]:
         spans: dict[int, list[LineRange]] = defaultdict(list)
@@ -117,16 +125,22 @@ class _Builder:
                 ids[i] = unit_id
         return ids
 
-    def _own_source(self, index: int, first_line: int, end_line: int, indent: str) -> str:
-        """Own lines, each child's signature in its place."""
+    def _own_source(self, index: int, ranges: Sequence[LineRange], indent: str) -> str:
+        """Own lines, each child's signature in its place; a child that stands elsewhere has none."""
         text: list[str] = []
-        line = first_line
-        for child in self._children[index]:
-            definition = self._definitions[child]
-            text += self._own_lines(index, line, definition.first_line - 1)
-            text.append(f"{definition.indent}{definition.signature}: ...")
-            line = max(line, definition.end_line + 1)
-        text += self._own_lines(index, line, end_line)
+        line = 0
+        children = deque(self._children[index])
+        for first_line, end_line in ranges:
+            line = max(line, first_line)
+            while children and self._definitions[children[0]].first_line <= end_line:
+                definition = self._definitions[children.popleft()]
+                if definition.is_elsewhere or definition.end_line < line:
+                    continue
+                text += self._own_lines(index, line, definition.first_line - 1)
+                text.append(f"{definition.indent}{definition.signature}{self._syntax.elision}")
+                line = max(line, definition.end_line + 1)
+            text += self._own_lines(index, line, end_line)
+            line = max(line, end_line + 1)
         return join_dedented(text, indent)
 
     def _own_lines(self, index: int, first: int, last: int) -> list[str]:
@@ -135,11 +149,12 @@ class _Builder:
         ]
 
     def _code_lines(self, index: int, header: LineRange | None, docstring: LineRange | None) -> int:
+        passed = self._syntax.comment_lines | self._syntax.closing_lines
         counted = {
             n
             for first, last in self._spans[index]
             for n in range(first, last + 1)
-            if n not in self._syntax.comment_lines and self._lines[n - 1].strip()
+            if n not in passed and self._lines[n - 1].strip()
         }
         if docstring:
             # A docstring on the line of its header leaves that line a line of code.
@@ -163,7 +178,7 @@ class _Builder:
             end_line=max(1, n_lines),
             parent_id=None,
             own_spans=tuple(self._spans[-1]),
-            own_source=self._own_source(-1, 1, n_lines, ""),
+            own_source=self._own_source(-1, [(1, n_lines)], ""),
             docstring=syntax.docstring,
             code_lines=code_lines,
             trivial=not self._children[-1] and code_lines < TRIVIAL_BELOW_LINES,
@@ -185,13 +200,13 @@ class _Builder:
             end_line=definition.end_line,
             parent_id=self._ids[definition.owner] if definition.owner >= 0 else facts.path,
             own_spans=tuple(self._spans[index]),
-            own_source=self._own_source(index, definition.first_line, definition.end_line, definition.indent),
+            own_source=self._own_source(index, self._ranges(definition), definition.indent),
             signature=definition.signature,
             docstring=definition.docstring,
             gloss=definition.gloss,
             code_lines=code_lines,
             trivial=self._is_trivial(index, definition, code_lines),
-            is_test=facts.is_test,
+            is_test=facts.is_test or definition.is_test,
             is_secondary=facts.is_secondary,
         )
 

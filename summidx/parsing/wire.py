@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from summidx.parsing.calls import Links
+from summidx.parsing.links import Links
 from summidx.parsing.units import FileFacts
 from summidx.records import Level, Skip, SkipReason, Unit
 

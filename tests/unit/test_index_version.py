@@ -16,6 +16,7 @@ from summidx.stop import Stop
 
 GOLDEN = {
     1: "3db184cccce5b38861657f5448684629198c7764da4e0dfbfa6668d40a607ddf",
+    5: "533ad8b5411b479e263a2e324bc2fb148af094e2da7d215df9167146d699a49b",
     3: "6f815a0f473b7c7b6211c480e5930ee60e57bc7d2b4aa34374d59593bc1a35e0",
     4: "6f815a0f473b7c7b6211c480e5930ee60e57bc7d2b4aa34374d59593bc1a35e0",
     2: "78cbe3ac871afc964f11e7057a334c807a8255ec212a4c64c0f9cd7b8bbaa599",
@@ -75,6 +76,20 @@ if STEP_S > 1:
         clock = Clock(late=True)
         return clock.is_due(http_response_code)
 ''',
+    "web/clock.ts": "/** Ticks. */\nexport class Ticker extends Base {\n  get rate() { return this.r; }\n"
+    "  tick(n: number) {\n    if (n > 1) {\n      return later(n);\n    }\n  }\n}\n"
+    "export const later = (n: number) => new Ticker().tick(n);\n",
+    "web/boot.js": "const { later } = require('./clock');\nexports.boot = function () {\n  return later(2);\n};\n",
+    "src/Clock.java": "/** Shows time. */\n"
+    "class Clock {\n  int now() {\n    for (;;) { tick(); }\n  }\n  void tick() {}\n}\n",
+    "cmd/clock.go": "// Package clock ticks.\npackage clock\n\n"
+    "// Tick ticks.\nfunc (c *Clock) Tick() int {\n\treturn c.n\n}\n",
+    "src/clock.rs": "/// A clock.\npub struct Clock { n: u8 }\nimpl Clock {\n    fn tick(&self) -> u8 { self.n }\n}\n",
+    "src/clock.c": "#define TICK(n) ((n) + 1)\n/* Ticks. */\nint tick(int n) {\n  return TICK(n);\n}\n",
+    "src/clock.cpp": "namespace a {\nclass Clock { int Tick(); };\nint Clock::Tick() { return 1; }\n}\n",
+    "src/Clock.cs": "/// <summary>Ticks.</summary>\nclass Clock {\n  int N { get; set; }\n  int Tick() => N;\n}\n",
+    "lib/clock.rb": "# Ticks.\nmodule Frozen\n  class Clock\n    def tick\n      @n += 1\n    end\n  end\nend\n",
+    "src/Clock.php": "<?php\n/** Ticks. */\nclass Clock {\n  function tick() { return $this->n; }\n}\n",
     "src/frozen/base.py": "class Base:\n    pass\n",
     "tests/test_clock.py": "from frozen.clock import Clock\n\n\ndef test_late():\n    assert Clock(True).is_due(1)\n",
     "docs/guide.rst": "Guide\n=====\n\nHow to tell the time.\n",

@@ -12,7 +12,8 @@ from summidx.parsing.budget import Budget
 from summidx.parsing.languages.python import names
 from summidx.parsing.languages.python.headers import build_signature, header_end, read_docstring
 from summidx.parsing.languages.python.operations import build_gloss, is_property, is_special, is_write_accessor
-from summidx.parsing.languages.python.tree import Source, walk
+from summidx.parsing.languages.python.tree import GRAMMAR, PythonSource
+from summidx.parsing.source import error_share, walk
 from summidx.parsing.syntax import Call, Definition, Names, Syntax, Value
 from summidx.parsing.text import indent_of, split_lines
 from summidx.records import Level
@@ -28,18 +29,19 @@ _DEFINITIONS = frozenset({"decorated_definition", "function_definition", "class_
 _MAKES_CLASS_METHOD = frozenset({"__new__", "__init_subclass__", "__class_getitem__"})
 
 
-def analyse(text: str, budget: Budget) -> Syntax:
+def analyse(text: str, budget: Budget, path: str = "") -> Syntax:  # noqa: ARG001 - Python has no dialects
     """Read one Python file, whole: what cannot be parsed is passed over, and what follows it is not lost.
 
     Args:
         text: its source, with LF line ends and no byte order mark.
         budget: polled while it is parsed and walked.
+        path: of the file.
 
     Raises:
         OverBudget: the budget is used up.
     """
-    source = Source(text)
-    return _Reader(source, split_lines(text)).read(source.parse(budget), budget)
+    source = PythonSource(text)
+    return _Reader(source, split_lines(text)).read(source.parse(GRAMMAR, budget), budget)
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ class _Scope:
 
 
 class _Reader:
-    def __init__(self, source: Source, lines: list[str]) -> None:
+    def __init__(self, source: PythonSource, lines: list[str]) -> None:
         self._source = source
         self._lines = lines
         self._syntax = Syntax()
@@ -64,7 +66,7 @@ class _Reader:
     def read(self, tree: tree_sitter.Tree, budget: Budget) -> Syntax:
         syntax = self._syntax
         root = tree.root_node
-        syntax.error_share = _error_share(root)
+        syntax.error_share = error_share(root)
         syntax.docstring, syntax.docstring_lines = read_docstring(self._source, root)
         for node in walk(tree, budget):
             kind = node.type
@@ -147,6 +149,7 @@ class _Reader:
             owner=owner,
             first_line=first_row + 1,
             start_line=first_row + 1,
+            name_line=node.start_point.row + 1,
             header_lines=(header_row + 1, self._row_at(node, header_end(node)) + 1),
             end_line=max(first_row, outer.end_point.row - (outer.end_point.column == 0)) + 1,
             indent=indent_of(self._lines[header_row]),
@@ -192,18 +195,11 @@ class _Reader:
             definition.first_line = line + 1
 
 
-def _error_share(root: tree_sitter.Node) -> float:
-    if not root.has_error:
-        return 0.0
-    errors = [root] if root.is_error else [child for child in root.children if child.is_error]
-    return sum(node.end_byte - node.start_byte for node in errors) / max(1, root.end_byte - root.start_byte)
-
-
 def _last(dotted: str) -> str:
     return dotted.rpartition(".")[2]
 
 
-def _decorator_name(source: Source, decorator: tree_sitter.Node) -> str:
+def _decorator_name(source: PythonSource, decorator: tree_sitter.Node) -> str:
     """Dotted name of a decorator, without its arguments; "" where it is another expression."""
     node = decorator.named_child(0) if decorator.named_child_count else None
     if node is not None and node.type == "call":
@@ -211,7 +207,7 @@ def _decorator_name(source: Source, decorator: tree_sitter.Node) -> str:
     return ".".join(source.chain(node)) if node is not None and node.type in ("identifier", "attribute") else ""
 
 
-def _first_parameter(source: Source, function: tree_sitter.Node) -> str:
+def _first_parameter(source: PythonSource, function: tree_sitter.Node) -> str:
     parameters = function.child_by_field_name("parameters")
     first = parameters.named_child(0) if parameters is not None and parameters.named_child_count else None
     if first is not None and first.type == "typed_parameter":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import tree_sitter
 
-from summidx.parsing.languages.python.tree import Source
+from summidx.parsing.languages.python.tree import PythonSource
 from summidx.parsing.syntax import LineRange
 from summidx.parsing.text import bound
 
@@ -30,7 +30,7 @@ def header_end(definition: tree_sitter.Node) -> int:
     return end
 
 
-def build_signature(source: Source, definition: tree_sitter.Node) -> str:
+def build_signature(source: PythonSource, definition: tree_sitter.Node) -> str:
     """The header on one line: `async def f(x: int = 1) -> str`, `class A(B)`.
 
     Without decorators, comments, trailing comma and trailing colon. A default longer than MAX_DEFAULT_CHARS becomes
@@ -53,7 +53,7 @@ def build_signature(source: Source, definition: tree_sitter.Node) -> str:
     return bound("".join(pieces), MAX_SIGNATURE_CHARS)
 
 
-def _tokens(source: Source, definition: tree_sitter.Node, end: int) -> Iterator[tuple[str, int, int, bool]]:
+def _tokens(source: PythonSource, definition: tree_sitter.Node, end: int) -> Iterator[tuple[str, int, int, bool]]:
     """Yield (text, start byte, end byte, whether it may be a trailing comma) of a header's tokens."""
     cursor = definition.walk()
     while True:
@@ -74,7 +74,7 @@ def _tokens(source: Source, definition: tree_sitter.Node, end: int) -> Iterator[
                 return
 
 
-def read_docstring(source: Source, body: tree_sitter.Node | None) -> tuple[str, LineRange | None]:
+def read_docstring(source: PythonSource, body: tree_sitter.Node | None) -> tuple[str, LineRange | None]:
     """The docstring of a block or module, cleaned as `inspect.cleandoc` does, and its lines; ("", None) without one.
 
     As Python has it: the first statement, when it is a string, or several next to each other, that is neither bytes nor

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import tree_sitter
 
-from summidx.parsing.languages.python.tree import Source
+from summidx.parsing.languages.python.tree import PythonSource
 from summidx.parsing.syntax import CALL, UNKNOWN, Call, Chain, Import, Names, Value
 
 
@@ -13,7 +13,7 @@ from summidx.parsing.syntax import CALL, UNKNOWN, Call, Chain, Import, Names, Va
 class Place:
     """Where a node stands: the scope's names, and for a method its receiver and the names of its class."""
 
-    source: Source
+    source: PythonSource
     names: Names
     index: int
     in_header: bool
@@ -21,7 +21,7 @@ class Place:
     owner_names: Names | None
 
 
-def bases_of(source: Source, definition: tree_sitter.Node) -> tuple[Chain, ...]:
+def bases_of(source: PythonSource, definition: tree_sitter.Node) -> tuple[Chain, ...]:
     """Base classes of a class, those that are names; `Generic[T]` counts as `Generic`."""
     arguments = definition.child_by_field_name("superclasses")
     bases = []
@@ -59,7 +59,7 @@ def _collect_import_from(node: tree_sitter.Node, place: Place) -> None:
         place.names.imports.append(Import(module, level, "*", ""))
 
 
-def _imported(source: Source, node: tree_sitter.Node) -> tuple[str, str]:
+def _imported(source: PythonSource, node: tree_sitter.Node) -> tuple[str, str]:
     """(dotted name, alias or "") of one entry of an import."""
     if node.type != "aliased_import":
         return _dotted(source, node), ""
@@ -67,7 +67,7 @@ def _imported(source: Source, node: tree_sitter.Node) -> tuple[str, str]:
     return (_dotted(source, name) if name else "", source.name(alias) if alias else "")
 
 
-def _dotted(source: Source, node: tree_sitter.Node) -> str:
+def _dotted(source: PythonSource, node: tree_sitter.Node) -> str:
     return ".".join(source.name(child) for child in node.named_children if child.type == "identifier")
 
 

@@ -1,67 +1,24 @@
-"""tree-sitter's tree of a Python file, and what is needed to walk one of any depth.
-
-A tree may be 100,000 levels deep: nothing here recurses, no node is asked for its parent (which searches from the
-root), and none is turned into a string (`str(node)` overflows the C stack).
-"""
+"""Expressions of a Python file: what names, chains and annotations its nodes stand for."""
 
 import unicodedata
-from collections.abc import Iterator
 
 import tree_sitter
 import tree_sitter_python
 
-from summidx.parsing.budget import Budget
+from summidx.parsing.source import Source
 from summidx.parsing.syntax import CALL, UNKNOWN, Chain
 
-_LANGUAGE = tree_sitter.Language(tree_sitter_python.language())
-_CHUNK_BYTES = 65_536
-_POLL_NODES = 2_000
+GRAMMAR = tree_sitter.Language(tree_sitter_python.language())
 _MAX_CHAIN = 8
 
 
-class Source:
-    """The UTF-8 source of a file, and what its nodes say.
-
-    Text is cut out of the source here: `Node.text` of a tree whose source was read by calls takes 75 us.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._data = text.encode("utf-8")
-
-    def parse(self, budget: Budget) -> tree_sitter.Tree:
-        """Parse it. There is always a tree; what is no Python stands in it as ERROR nodes.
-
-        Raises:
-            OverBudget: the budget is used up.
-        """
-        data = self._data
-
-        def read(offset: int, _point: tree_sitter.Point) -> bytes:
-            return data[offset : offset + _CHUNK_BYTES]
-
-        def is_spent(_offset: int, _has_error: bool) -> bool:  # noqa: FBT001 - the signature is tree-sitter's
-            return budget.is_spent
-
-        # A parser per file: one that was cancelled does not start afresh. Only a source that is read by calls can be.
-        try:
-            return tree_sitter.Parser(_LANGUAGE).parse(read, encoding="utf8", progress_callback=is_spent)
-        except ValueError:
-            budget.check()
-            raise
-
-    def text(self, node: tree_sitter.Node) -> str:
-        """Source text of a node."""
-        return self._data[node.start_byte : node.end_byte].decode("utf-8", "replace")
+class PythonSource(Source):
+    """The source of a Python file."""
 
     def name(self, node: tree_sitter.Node) -> str:
         """An identifier, as Python compares them (NFKC)."""
         name = self.text(node)
         return name if name.isascii() else unicodedata.normalize("NFKC", name)
-
-    def starts_line(self, node: tree_sitter.Node) -> bool:
-        """Whether nothing but white space stands before a node on its line."""
-        start = node.start_byte
-        return not self._data[start - node.start_point.column : start].strip(b" \t\f")
 
     def chain(self, node: tree_sitter.Node | None) -> Chain:
         """The chain of an expression; it starts with UNKNOWN where that is not all names, attributes and calls."""
@@ -106,25 +63,3 @@ class Source:
             else:
                 return None
         return None
-
-
-def walk(tree: tree_sitter.Tree, budget: Budget) -> Iterator[tree_sitter.Node]:
-    """Yield all nodes, outer before inner, in the order of the source.
-
-    Raises:
-        OverBudget: the budget is used up.
-    """
-    cursor = tree.walk()
-    n = 0
-    while True:
-        node = cursor.node
-        assert node is not None  # noqa: S101 - only a cursor of an empty tree has none
-        yield node
-        n += 1
-        if n % _POLL_NODES == 0:
-            budget.check()
-        if cursor.goto_first_child():
-            continue
-        while not cursor.goto_next_sibling():
-            if not cursor.goto_parent():
-                return

@@ -7,7 +7,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Iterable
 
-from summidx.parsing.python_library import LIBRARY_MODULES
+from summidx.parsing.languages.python.library import LIBRARY_MODULES
 
 _SUFFIXES = (".py", ".pyi")
 

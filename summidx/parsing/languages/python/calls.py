@@ -1,4 +1,4 @@
-"""Who calls whom within a repository, as far as syntax tells. Pure.
+"""Who calls whom in the Python code of a repository, as far as syntax tells. Pure.
 
 Resolved: names of the same file and imported ones, through re-exports, `*` imports and plain aliases; methods through
 `self`, `cls` and `super()`, base classes of the repository included; `Class.method`; attributes of modules; methods of
@@ -20,9 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from summidx.parsing.modules import Modules
-from summidx.parsing.python_library import COMMON_METHODS
-from summidx.parsing.syntax import CALL, UNKNOWN, Chain, Definition, Import, Names, Syntax, Value
+from summidx.parsing.languages.python.library import COMMON_METHODS
+from summidx.parsing.languages.python.modules import Modules
+from summidx.parsing.links import Links, ParsedFile, build_links
+from summidx.parsing.syntax import CALL, UNKNOWN, Chain, Definition, Import, Names, Value
 from summidx.records import Level
 
 MAX_STEPS = 400
@@ -33,42 +34,9 @@ MAX_DEPTH = 40
 """Names that are looked up to look up another: aliases of aliases, bases of bases."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedFile:
-    """One file as `resolve_calls` reads it: its syntax, and the ids of its definitions, in their order."""
-
-    path: str
-    syntax: Syntax
-    ids: Sequence[str]
-    is_test: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Links:
-    """Calls and callers by unit id, imported modules by path; all sorted, nothing where there is none."""
-
-    calls: Mapping[str, tuple[str, ...]]
-    called_by: Mapping[str, tuple[str, ...]]
-    imports: Mapping[str, tuple[str, ...]]
-
-
 def resolve_calls(files: Sequence[ParsedFile]) -> Links:
-    """Resolve the calls and imports of all files of a repository."""
-    resolver = _Resolver(files)
-    calls: dict[str, set[str]] = defaultdict(set)
-    called_by: dict[str, set[str]] = defaultdict(set)
-    for file in files:
-        for index in range(-1, len(file.ids)):
-            caller = file.ids[index] if index >= 0 else file.path
-            for callee in resolver.callees(file, index):
-                if callee != caller:
-                    calls[caller].add(callee)
-                    called_by[callee].add(caller)
-    return Links(
-        calls={unit: tuple(sorted(callees)) for unit, callees in calls.items()},
-        called_by={unit: tuple(sorted(callers)) for unit, callers in called_by.items()},
-        imports={file.path: resolver.imports(file) for file in files},
-    )
+    """Resolve the calls and imports of all Python files of a repository."""
+    return build_links(files, _Resolver(files))
 
 
 @dataclass(frozen=True, slots=True)

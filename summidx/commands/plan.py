@@ -50,8 +50,8 @@ def plan_build(  # noqa: PLR0913 - its options
 ) -> None:
     """Predict what a build with the same options would cost: calls, tokens, time. No LLM is asked to write anything.
 
-    All options of a build are taken but --resume-failed; --llm-timeout, --max-retries, --scheduler-address, --stop-after and
-    --repo-timeout change nothing here.
+    All options of a build are taken but --resume-failed; --llm-timeout, --max-retries, --scheduler-address,
+    --stop-after and --repo-timeout change nothing here.
     """
     parameters = options.read_parameters(locals())
     from summidx.escaping import escape_line

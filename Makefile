@@ -41,7 +41,7 @@ test: $(INSTALLED) ## run the tests that need neither GPU nor vLLM
 
 chaos: export CHAOS := $(CHAOS)
 chaos: $(INSTALLED) ## inject faults into builds of many repositories, and compare with a build without any (CHAOS=long: more)
-	$(BIN)/python -m pytest -n $(CHAOS_PROCESSES) --dist loadgroup -m chaos --durations=0 --durations-min=1
+	$(BIN)/python -m pytest -n $(CHAOS_PROCESSES) --dist loadfile -m chaos --durations=0 --durations-min=1
 
 check: $(INSTALLED) ## check format, lint, types and import rules
 	$(BIN)/ruff format --check .

@@ -99,9 +99,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.chaos)
             item.add_marker(pytest.mark.timeout(chosen_form().timeout_s))
-            # Those that share fleet and oracle stay in one process; what else there is waits more than it works.
-            shares = "oracle" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("oracle" if shares else item.path.stem))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -130,7 +130,7 @@ class GitRepository:
     def iter_entries(self, tree: str, settings: SourceSettings, stop: Stop) -> Iterator[SourceFile | Skip]:
         """Yield every file of a tree, as stored, or why it is not read."""
         for path, oid, found in self.iter_blobs(tree, settings, stop):
-            yield found if isinstance(found, Skip) else SourceFile(path, self._read_blob(oid, path))
+            yield found if isinstance(found, Skip) else SourceFile(path, self.read_blob(oid, path))
 
     def iter_blobs(
         self, tree: str, settings: SourceSettings, stop: Stop
@@ -212,7 +212,8 @@ class GitRepository:
         except (KeyError, ValueError, pygit2.GitError) as error:
             raise self._damaged(path, error) from error
 
-    def _read_blob(self, oid: pygit2.Oid, path: str) -> bytes:
+    def read_blob(self, oid: pygit2.Oid, path: str) -> bytes:
+        """The content of a blob, by its id."""
         try:
             return self._odb.read(oid)[1]
         except (KeyError, ValueError, pygit2.GitError) as error:

@@ -1,0 +1,253 @@
+"""What each part of the search is worth: rankings of known fixes with it and without, over many commits.
+
+    summidx dataset history OWNER/NAME=PATH@REVISION ... > dev.jsonl        (benchmarks/search_sets.txt names them)
+    python -m benchmarks.search_quality dev.jsonl --repo OWNER/NAME=PATH ... --work FOLDER --name search-dev
+
+Words, query, evidence and ranking are the product's own functions, and its constants are what is changed. BM25 is
+computed here, as LanceDB computes it. Differences come with a paired bootstrap over instances (95 %).
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.harness import start_result, write_result
+from benchmarks.search_snapshots import Snapshots, load_snapshots
+from summidx.evaluation.datasets import Instance, load_instances
+from summidx.evaluation.metrics import LevelResult, normalize_entity, rank_gold
+from summidx.records import Document, Level
+from summidx.search import query as queries
+from summidx.search import ranking
+from summidx.search.parts import Part
+from summidx.search.ranking import Candidate, Mode
+from summidx.search.searcher import DEPTH, INNER_LEVELS
+
+K1, B = 1.2, 0.75
+RESAMPLES = 10_000
+FIGURES = {"file@1": ("files", 1), "file@5": ("files", 5), "func@5": ("functions", 5), "func@10": ("functions", 10)}
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Results = list[dict[str, LevelResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A way to rank: our own with other constants, or a baseline over the source of functions."""
+
+    name: str
+    baseline: str = ""
+    """`bm25`, or `bm25 without tests`; "" for our own."""
+    constants: tuple[tuple[Any, str, Any], ...] = ()
+    """(module, constant, value)."""
+    columns: tuple[str, ...] = ("searched", "summaries")
+    named: bool = True
+
+
+ONE_PART = dict.fromkeys((part for part in Part if part is not Part.NOISE), 1.0)
+BASELINES = (Variant("BM25 over raw functions", "bm25"), Variant("the same without tests", "bm25 without tests"))
+OURS = Variant("ours, words alone")
+VARIANTS = (
+    Variant("without: stop words dropped", constants=((queries, "STOP_WORDS", frozenset()),)),
+    Variant("without: parts weighed", constants=((queries, "PART_WEIGHTS", ONE_PART),)),
+    Variant("without: names of the query", named=False),
+    Variant("without: importers", constants=((ranking, "IMPORTER_SHARE", 0.0),)),
+    Variant("without: file's own document", constants=((ranking, "OWN_SHARE", 0.0),)),
+    Variant("file as its best function", constants=((ranking, "BEST_OF_FILE", 1),)),
+    Variant("classes as functions", constants=((ranking, "CLASS_WEIGHT", 1.0),)),
+    Variant("tests and the like not weighed down", constants=((ranking, "SECONDARY_WEIGHT", 1.0),)),
+    Variant("tests and the like halved", constants=((ranking, "SECONDARY_WEIGHT", 0.5),)),
+    Variant("without: summary in the text", columns=("searched",)),
+    Variant("source alone as the text", columns=("source",)),
+)
+
+
+def rank(snapshots: Snapshots, instance: Instance, variant: Variant) -> tuple[list[str], list[str]]:
+    """Files and entities (functions and classes), best first."""
+    rows = snapshots.rows[instance.instance_id]
+    documents = snapshots.documents
+    if variant.baseline:
+        kept = [row for row in rows if documents[row].level is Level.FUNCTION]
+        if variant.baseline != "bm25":
+            kept = [row for row in kept if not ranking.is_aside(documents[row])]
+        terms = _count_words(instance.problem_statement)
+        scores = _bm25(snapshots, np.array(kept, np.int64), terms, ("source",), code_only=False)
+        order = sorted(scores, key=lambda row: (-scores[row], row))
+        return [documents[row].path for row in order], [_entity(documents[row]) for row in order]
+    query = queries.build_query(instance.problem_statement)
+    scores = _bm25(snapshots, rows, query.terms, variant.columns, code_only=True)
+    best = sorted(scores, key=lambda row: (-scores[row], row))
+    inner = [row for row in best if documents[row].level in INNER_LEVELS][:DEPTH]
+    mentions = query.mentions
+    here = [(int(row), documents[row]) for row in rows]
+    named = (
+        ranking.weigh_names(
+            [
+                (row, each)
+                for row, each in here
+                if each.name in (mentions.file_names if each.level is Level.FILE else mentions.names)
+            ],
+            mentions,
+        )
+        if variant.named
+        else {}
+    )
+
+    def build(found: set[int]) -> list[Candidate]:
+        return [Candidate("", row, documents[row], scores.get(row), None, named.get(row, 0.0)) for row in sorted(found)]
+
+    entities = ranking.rank_candidates(
+        build({*inner, *(row for row in named if documents[row].level in INNER_LEVELS)}), Mode.BM25
+    )
+    found = {*best[:DEPTH], *named}
+    paths = {documents[row].path for row in found}
+    found |= {row for row, each in here if each.level is Level.FILE and each.path in paths}
+    imports = snapshots.imports[instance.instance_id]
+    candidates = [
+        replace(each, document=replace(each.document, imports=imports.get(each.document.path, ())))
+        if each.document.level is Level.FILE
+        else each
+        for each in build(found)
+    ]
+    files = ranking.rank_files(ranking.rank_candidates(candidates, Mode.BM25))
+    return [each.document.path for each, _ in files], [_entity(each.document) for each, _ in entities]
+
+
+def evaluate(repos: Sequence[Snapshots], variant: Variant) -> Results:
+    """Results of all instances under a variant."""
+    results = []
+    with ExitStack() as stack:
+        for module, constant, value in variant.constants:
+            stack.enter_context(patch.object(module, constant, value))
+        for snapshots in repos:
+            for instance in snapshots.instances:
+                files, entities = rank(snapshots, instance, variant)
+                gold = map(normalize_entity, instance.entities or ())
+                results.append(
+                    {"files": rank_gold(instance.files or (), files), "functions": rank_gold(gold, entities)}
+                )
+    return results
+
+
+def compare(results: Results, reference: Results) -> dict[str, dict[str, Any]]:
+    """Each figure, its difference from the reference's and its 95 % interval by paired bootstrap, in points."""
+    random = np.random.default_rng(0)
+    picks = random.integers(0, len(results), (RESAMPLES, len(results)))
+    figures = {}
+    for name, (level, k) in FIGURES.items():
+        ours = np.array([100.0 * each[level].hits(k) for each in results])
+        theirs = np.array([100.0 * each[level].hits(k) for each in reference])
+        low, high = np.percentile((ours - theirs)[picks].mean(axis=1), [2.5, 97.5])
+        figures[name] = {
+            "value": round(float(ours.mean()), 1),
+            "difference": round(float((ours - theirs).mean()), 1),
+            "interval": [round(float(low), 1), round(float(high), 1)],
+        }
+    return figures
+
+
+def _count_words(text: str) -> list[tuple[str, float]]:
+    counts: dict[str, float] = defaultdict(float)
+    for word in queries.tokenize_code(text):
+        counts[word] += 1.0
+    return list(counts.items())
+
+
+def _entity(document: Document) -> str:
+    return normalize_entity(f"{document.path}:{document.qualified_name}")
+
+
+def _bm25(
+    snapshots: Snapshots,
+    rows: Ints,
+    terms: Sequence[tuple[str, float]],
+    columns: Sequence[str],
+    *,
+    code_only: bool,
+) -> dict[int, float]:
+    """Scores by row; rarity of words over the code alone, or over all rows (without a bound on terms)."""
+    if not len(rows):
+        return {}
+    total = len(snapshots.documents)
+    is_here, is_code = np.zeros(total, bool), np.zeros(total, bool)
+    is_here[rows] = True
+    is_code[rows] = [not (code_only and ranking.is_aside(snapshots.documents[row])) for row in rows]
+    lengths = sum(np.asarray(getattr(snapshots, name).sum(axis=1)).ravel() for name in columns)
+    norm = K1 * (1 - B + B * lengths / max(1.0, float(lengths[rows].mean())))
+    known = []
+    for word, weight in terms:
+        counts = _counts(snapshots, word, columns)
+        held = np.flatnonzero((counts > 0) & is_here)
+        if len(held):
+            known.append((int(is_code[held].sum()), word, weight, held, counts[held]))
+    if code_only:
+        frequencies = {word: len(held) for _, word, _, held, _ in known}
+        kept = {word for word, _ in queries.limit_terms(terms, frequencies)}
+        known = [each for each in known if each[1] in kept]
+    n = int(is_code.sum())
+    scores = np.zeros(total)
+    for frequency, _, weight, held, counts in known:
+        scores[held] += weight * ranking.idf(n, frequency) * counts * (K1 + 1) / (counts + norm[held])
+    return {int(row): float(scores[row]) for row in rows if scores[row] > 0}
+
+
+def _counts(snapshots: Snapshots, word: str, columns: Sequence[str]) -> Floats:
+    counts = np.zeros(len(snapshots.documents))
+    column = snapshots.vocabulary.get(word)
+    if column is not None:
+        for name in columns:
+            matrix = getattr(snapshots, name)
+            part = slice(matrix.indptr[column], matrix.indptr[column + 1])
+            counts[matrix.indices[part]] += matrix.data[part]
+    return counts
+
+
+def render_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """The result as lines of a Markdown table: figures of what is compared with, differences of the others."""
+    yield f"| | {' | '.join(FIGURES)} |"
+    yield f"| --- |{' --- |' * len(FIGURES)}"
+    for name, row in figures.items():
+        cells = [
+            f"{cell['value']} ({cell['difference']:+}, {cell['interval'][0]} to {cell['interval'][1]})"
+            if cell["interval"] != [0.0, 0.0] or cell["difference"]
+            else f"{cell['value']}"
+            for cell in row.values()
+        ]
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure all variants on a data set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--repo", action="append", default=[], metavar="OWNER/NAME=PATH", help="a clone; repeatable")
+    parser.add_argument("--work", type=Path, required=True, help="folder in which parsed snapshots are kept")
+    parser.add_argument("--name", default="search-dev", help="of the result")
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    arguments = parser.parse_args()
+    clones = dict(each.partition("=")[::2] for each in arguments.repo)
+    by_repo: dict[str, list[Instance]] = defaultdict(list)
+    for instance in load_instances(arguments.file):
+        if instance.repo in clones:
+            by_repo[instance.repo].append(instance)
+    repos = [load_snapshots(repo, clones[repo], found, arguments.work) for repo, found in sorted(by_repo.items())]
+    ours = evaluate(repos, OURS)
+    figures = {
+        each.name: compare(ours if each is OURS else evaluate(repos, each), ours)
+        for each in (*BASELINES, OURS, *VARIANTS)
+    }
+    counts = {repo: len(found) for repo, found in sorted(by_repo.items())}
+    print("\n".join(render_table(figures)))
+    if not arguments.no_write:
+        write_result({**start_result(arguments.name), "instances": counts, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -29,6 +29,7 @@ from summidx.search import ranking
 from summidx.search.parts import Part
 from summidx.search.ranking import Candidate, Mode
 from summidx.search.searcher import DEPTH, INNER_LEVELS
+from summidx.store.tokenize import tokenize_code
 
 K1, B = 1.2, 0.75
 RESAMPLES = 10_000
@@ -155,7 +156,7 @@ def compare(results: Results, reference: Results) -> dict[str, dict[str, Any]]:
 
 def _count_words(text: str) -> list[tuple[str, float]]:
     counts: dict[str, float] = defaultdict(float)
-    for word in queries.tokenize_code(text):
+    for word in tokenize_code(text):
         counts[word] += 1.0
     return list(counts.items())
 
@@ -179,7 +180,7 @@ def _bm25(
     is_here, is_code = np.zeros(total, bool), np.zeros(total, bool)
     is_here[rows] = True
     is_code[rows] = [not (code_only and ranking.is_aside(snapshots.documents[row])) for row in rows]
-    lengths = sum(np.asarray(getattr(snapshots, name).sum(axis=1)).ravel() for name in columns)
+    lengths = sum((_lengths(snapshots, name) for name in columns), np.zeros(total))
     norm = K1 * (1 - B + B * lengths / max(1.0, float(lengths[rows].mean())))
     known = []
     for word, weight in terms:
@@ -196,6 +197,16 @@ def _bm25(
     for frequency, _, weight, held, counts in known:
         scores[held] += weight * ranking.idf(n, frequency) * counts * (K1 + 1) / (counts + norm[held])
     return {int(row): float(scores[row]) for row in rows if scores[row] > 0}
+
+
+_LENGTHS: dict[tuple[int, str], Floats] = {}
+
+
+def _lengths(snapshots: Snapshots, column: str) -> Floats:
+    key = id(snapshots), column
+    if key not in _LENGTHS:
+        _LENGTHS[key] = np.asarray(getattr(snapshots, column).sum(axis=1)).ravel()
+    return _LENGTHS[key]
 
 
 def _counts(snapshots: Snapshots, word: str, columns: Sequence[str]) -> Floats:

@@ -43,8 +43,8 @@ BEST_OF_FILE = 4
 OWN_SHARE = 0.3
 """Weight of a file's own document beside what is in it."""
 
-IMPORTER_SHARE = 0.3
-"""Weight of the best file that imports it."""
+IMPORTER_SHARE = 0.15
+"""Weight of the best file that imports it, past which it does not go."""
 
 
 class Mode(StrEnum):
@@ -110,7 +110,7 @@ def rank_files(ranked: Ranked) -> Ranked:
     """The files among ranked candidates, by what is in them: scores anew, best first.
 
     A file's score is the decayed sum of the best few of its functions and classes, a share of its own, and a share of
-    the best file that imports it. Only what is among the candidates counts.
+    the best file that imports it, past which it is not lifted. Only what is among the candidates counts.
     """
     inner: dict[tuple[str, str], list[float]] = defaultdict(list)
     files: dict[tuple[str, str], tuple[Candidate, float]] = {}
@@ -129,11 +129,12 @@ def rank_files(ranked: Ranked) -> Ranked:
         if not is_aside(candidate.document):
             for module in candidate.document.imports:
                 best_importer[repo, module] = max(best_importer[repo, module], scores[repo, path])
-    return _sort(
-        (candidate, scores[repo, path] + IMPORTER_SHARE * max(best_importer.get((repo, name), 0.0) for name in names))
-        for (repo, path), (candidate, _) in files.items()
-        if (names := _module_names(path))
-    )
+
+    def lift(repo: str, path: str) -> float:
+        importer = max(best_importer.get((repo, name), 0.0) for name in _module_names(path))
+        return max(scores[repo, path], min(scores[repo, path] + IMPORTER_SHARE * importer, 0.99 * importer))
+
+    return _sort((candidate, lift(repo, path)) for (repo, path), (candidate, _) in files.items())
 
 
 def weigh_names(documents: Iterable[tuple[int, Document]], mentions: Mentions) -> dict[int, float]:

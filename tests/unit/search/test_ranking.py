@@ -125,3 +125,9 @@ def test_a_file_that_the_best_file_imports_goes_before_its_equal(candidate):
     importing_test = candidate("tests/t.py", 9.0, level=Level.FILE, imports=("app.alarms",), is_test=True)
     assert rank_of_files([importing_test, *equal])[1:] == ["src/app/alarms.py", "src/app/errors.py"]
     assert rank_of_files([importing_test, *reversed(equal)])[1:] == ["src/app/errors.py", "src/app/alarms.py"]
+
+
+def test_no_import_lifts_a_file_past_the_one_that_imports_it(candidate):
+    importer = candidate("app.py", 5.0, level=Level.FILE, imports=("errors",))
+    assert rank_of_files([importer, candidate("errors.py", 4.9, level=Level.FILE)]) == ["app.py", "errors.py"]
+    assert rank_of_files([importer, candidate("errors.py", 5.1, level=Level.FILE)]) == ["errors.py", "app.py"]

@@ -132,7 +132,8 @@ def rank_files(ranked: Ranked) -> Ranked:
 
     def lift(repo: str, path: str) -> float:
         importer = max(best_importer.get((repo, name), 0.0) for name in _module_names(path))
-        return max(scores[repo, path], min(scores[repo, path] + IMPORTER_SHARE * importer, 0.99 * importer))
+        own = scores[repo, path]
+        return float(max(own, min(own + IMPORTER_SHARE * importer, 0.99 * importer)))
 
     return _sort((candidate, lift(repo, path)) for (repo, path), (candidate, _) in files.items())
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from summidx.parsing.calls import ParsedFile, resolve_calls
 
 from summidx.documents import build_document, embedding_text
 from summidx.evaluation.datasets import Instance
 from summidx.parsing.budget import Budget
-from summidx.parsing.calls import ParsedFile, resolve_calls
 from summidx.parsing.child import read_file
 from summidx.parsing.syntax import Syntax
 from summidx.parsing.units import FileFacts

@@ -14,12 +14,12 @@ from prefect.client.schemas.objects import RunInput, State
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
-from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.closing import CLOSE_S, INTERRUPTED_S, close_cluster, kill_workers
 from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
+from flows.lane import Lane
 from flows.ledger import record_loss, record_lost_try
 from flows.progress import make_notes, tell_warning
 from flows.remote import check_machines, scheduler_wanted
@@ -30,7 +30,6 @@ from flows.watch import Watch
 from flows.worker_warnings import WarningReceiver, topic_of
 from summidx.errors import ServiceLost
 
-LANE_THREADS = 4
 WORKER_TIMEOUT_S = 60.0
 STOP_S = 10.0
 """A worker that hangs holds up the others no longer than this."""
@@ -45,7 +44,7 @@ class IndexTaskRunner(DaskTaskRunner):
 
     def __init__(self) -> None:
         super().__init__(cluster_class=self._make_cluster)
-        self._lane: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=LANE_THREADS)
+        self._lane = Lane()
         self._run: Run | None = None
         self._up_to_date: frozenset[str] = frozenset()
         self._apart = False

@@ -31,6 +31,7 @@ def test_what_is_up_to_date_is_cached_and_no_cluster_starts(built, api, repos):
     assert api.task_states(report["flow_run_id"]) == {"alpha": "Cached", "beta": "Cached", "notes": "Cached"}
     assert api.flow_run(report["flow_run_id"])["state"]["message"] == "3 repositories: 0 built, 3 up to date"
     assert not [log for log in built.logs if CLUSTER in log.read_text()]
+    assert not [log for log in built.logs if "in state Cached" in log.read_text()], "a line for each says nothing"
 
 
 def test_what_is_up_to_date_is_cached_whatever_prefect_remembers_and_in_whichever_order(built, api, repos, tmp_path):

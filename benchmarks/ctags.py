@@ -251,6 +251,8 @@ def is_same(definition: Definition, tag: Tag) -> bool:
     """Whether a definition of ours is what a tag tells of."""
     names = {definition.name, definition.name.rpartition(".")[2], definition.name.lstrip("#~$")}
     name = tag.name.replace(" ", "") if tag.name.startswith("operator") else tag.name.rpartition(".")[2]
+    if definition.signature.startswith(f"{tag.name}({definition.name})"):  # `TEST(foo) {`: to us it is foo
+        return definition.name_line == tag.line
     return name in {each.replace(" ", "") for each in names} and abs(definition.name_line - tag.line) <= LINES_APART
 
 
@@ -294,9 +296,9 @@ def main() -> int:
         language, _, folder = each.partition("=")
         row = render(language, Path(folder), compare(Path(folder), language), options.samples)
         rows.append(row)
-        print(json.dumps(row, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+        print(json.dumps(row, indent=1), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     return 0
 
 

@@ -55,7 +55,8 @@ def _extended(node: Node, source: Source) -> tuple[str, ...]:
 def _signature(node: Node, around: Around) -> Found | None:
     """A function or method without a body: an overload, abstract, declared. Those of interfaces are their text."""
     name = node.child_by_field_name("name")
-    if name is None or around.kind == "interface_declaration" or (node.type == "method_signature" and not around.name):
+    is_text = around.kind in ("interface_declaration", "type_alias_declaration")
+    if name is None or is_text or (node.type == "method_signature" and not around.name):
         return None
     return Found(
         level=Level.FUNCTION, name=javascript.property_name(around.source, name), node=node, name_node=name,

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from summidx.parsing.calls import ParsedFile, resolve_calls
 
 from summidx.documents import build_document, embedding_text
 from summidx.evaluation.datasets import Instance
 from summidx.parsing.budget import Budget
 from summidx.parsing.child import read_file
+from summidx.parsing.languages import resolve_calls
+from summidx.parsing.links import ParsedFile
 from summidx.parsing.syntax import Syntax
 from summidx.parsing.units import FileFacts
 from summidx.records import ChildSummary, Document, Level, Skip, Summary, SummaryRequest, Unit
@@ -176,7 +177,13 @@ def _resolve_imports(
     held: Sequence[Blob], units: Mapping[Blob, list[Unit]], syntaxes: Mapping[Blob, Syntax]
 ) -> Mapping[str, tuple[str, ...]]:
     files = [
-        ParsedFile(blob[0], syntaxes[blob], [unit.id for unit in units[blob][1:]], units[blob][0].is_test)
+        ParsedFile(
+            blob[0],
+            units[blob][0].language,
+            syntaxes[blob],
+            [unit.id for unit in units[blob][1:]],
+            units[blob][0].is_test,
+        )
         for blob in held
         if blob in syntaxes
     ]

@@ -38,7 +38,7 @@ from summidx.plan import PLANS, make_plan
 from summidx.records import RepoRef
 from summidx.settings import load_settings
 from summidx.sources.specs import make_ref
-from summidx.store.current import write_current
+from summidx.store.current import render_manifest, write_current
 from summidx.store.generations import IndexRoot
 
 REPOSITORIES = 2000
@@ -106,7 +106,7 @@ def _copy(ref: RepoRef, number: int, root: IndexRoot) -> None:
     manifest = replace(root.require_manifest(ref.name), name=copied.name)
     target = root.generation_folder(copied.name, manifest)
     shutil.copytree(root.generation_folder(ref.name, manifest), target)
-    write_current(root.index_folder(copied.name), manifest)
+    write_current(root.index_folder(copied.name), render_manifest(manifest), manifest.publish_id)
 
 
 def _name(number: int) -> str:

@@ -131,7 +131,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
             All empty: the worker's `repos_root`.
         repos_root: A folder instead: each of its sub-folders that is a repository.
         repos_file: Or a file of repositories, one a line.
-        index_root: Folder under which the indexes lie, one folder per repository. Empty: the worker's.
+        index_root: Where the indexes lie: a folder, or s3://BUCKET/PREFIX that the worker allows. Empty: the worker's.
         resume_failed: Only what the last run under the index root did not finish, at its commits, with its parameters.
         limit: Only the first so many of the plan, the largest repositories: a canary before all are built.
         skip_existing: Leave alone what is verified to be up to date (usual: true).

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from summidx.errors import UsageError
 from summidx.escaping import escape_line
-from summidx.store.generations import hide_from_git
+from summidx.store.disk_files import hide_from_git
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 OURS = ("summidx", "flows")

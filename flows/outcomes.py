@@ -1,5 +1,6 @@
 """Pure but for CURRENT: how a repository ended, read from the final state of its task run."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from prefect.client.schemas.objects import State
 from flows.progress import Ending, RepoResult, ending_of
 from flows.tasks import REPORT
 from summidx.accounting import find_cost
-from summidx.errors import NotAttempted, Outage, Stopped, SummidxError, Unauthorised, UnknownModel
+from summidx.errors import NotAttempted, Outage, Stopped, StorageUnavailable, SummidxError, Unauthorised, UnknownModel
 from summidx.escaping import escape_text
 from summidx.plan import PlannedRepo
 from summidx.records import BuildReport, Outcome, Usage
@@ -16,6 +17,8 @@ from summidx.settings import Settings
 from summidx.store.generations import IndexRoot
 
 CRASHED_ADVICE = "give its worker more memory, or take the repository out; then retry the run"
+
+logger = logging.getLogger(__name__)
 
 
 def reason_to_stop(state: State[Any]) -> str:
@@ -75,7 +78,11 @@ def _find_published(planned: PlannedRepo, settings: Settings) -> BuildReport | N
     """What this run published of a repository before the try that did so was lost: CURRENT is the only truth."""
     from summidx.pipeline import report_up_to_date
 
-    manifest = IndexRoot(settings.index_root).find_manifest(planned.pin.name)
+    try:
+        manifest = IndexRoot(settings.index_root).find_manifest(planned.pin.name)
+    except StorageUnavailable as error:
+        logger.warning("%s", error)
+        return None
     if manifest is None or manifest.generation != planned.pin.generation:
         return None
     return replace(report_up_to_date(manifest), outcome=Outcome.BUILT, usage=manifest.usage)

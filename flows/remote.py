@@ -17,7 +17,8 @@ from distributed.comm.core import FatalCommClosedError
 
 import summidx
 from flows.cluster import DASK_SETTINGS
-from summidx.errors import UsageError
+from summidx.errors import SummidxError, UsageError
+from summidx.index_uri import is_uri
 
 TLS = {
     "distributed.comm.tls.ca-file": "DASK_DISTRIBUTED__COMM__TLS__CA_FILE",
@@ -101,7 +102,7 @@ def check_machines(client: Client, address: str, run_id: str, index_root: str) -
         client: of the cluster.
         address: of its scheduler.
         run_id: of the flow run, whose plan is written.
-        index_root: where, as an absolute path.
+        index_root: where, as an absolute path or a URI.
 
     Returns:
         Warnings, a line each.
@@ -145,7 +146,7 @@ def find_fault(looks: Mapping[str, Any], index_root: str) -> str:
     for fault_of, advice in (
         (_has_other_code, f"install summidx {summidx.__version__} there, as here"),
         (_lacks_api, "set PREFECT_API_URL there, or it would start a server of its own"),
-        (_lacks_index_root, f"{index_root} must be the same shared folder on all machines"),
+        (_lacks_index_root, _share(index_root)),
     ):
         if faults := {worker: fault for worker, look in looks.items() if (fault := fault_of(look))}:
             worker, fault = next(iter(faults.items()))
@@ -159,10 +160,16 @@ def look_around(run_id: str, index_root: str) -> dict[str, Any]:
     from summidx.plan import load_plan
     from summidx.settings import load_settings
 
+    unseen = ""
+    try:
+        sees_plan = load_plan(index_root, run_id) is not None
+    except SummidxError as error:
+        sees_plan, unseen = False, str(error)
     return {
         "version": summidx.__version__,
         "api": os.environ.get("PREFECT_API_URL", ""),
-        "sees_plan": load_plan(index_root, run_id) is not None,
+        "sees_plan": sees_plan,
+        "unseen": unseen,
         "cache": load_settings({"index_root": index_root}).cache_url.split(":")[0],
     }
 
@@ -184,7 +191,16 @@ def _lacks_api(look: Mapping[str, Any]) -> str:
 
 
 def _lacks_index_root(look: Mapping[str, Any]) -> str:
-    return "" if look["sees_plan"] else "does not see the plan of this run"
+    why = f" ({look['unseen']})" if look.get("unseen") else ""
+    return "" if look["sees_plan"] else f"does not see the plan of this run{why}"
+
+
+def _share(index_root: str) -> str:
+    if is_uri(index_root):
+        return (
+            "its environment needs the endpoint and the credentials as here (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...)"
+        )
+    return f"{index_root} must be the same shared folder on all machines"
 
 
 def _find(error: BaseException | None, kind: type[BaseException]) -> bool:

@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from flows.ledger import crash_orphans
-from summidx.store.json_file import write_json
+from summidx.store.disk_files import write_json
 
 DEATH = "died-in-process"
 """Beside the records: the flow run that died while it built in its own process, until one has ended well since."""

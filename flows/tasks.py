@@ -17,7 +17,17 @@ from pydantic import TypeAdapter
 from flows.engines import WorkerLeft, run_engine_of
 from flows.lost_device import leave_to_nanny
 from flows.messages import describe_build
-from summidx.errors import CacheError, DeviceLost, MachineFault, NewerIndex, Stopped, StoreError, UnknownIndex, explain
+from summidx.errors import (
+    CacheError,
+    DeviceLost,
+    MachineFault,
+    NewerIndex,
+    Stopped,
+    StorageUnavailable,
+    StoreError,
+    UnknownIndex,
+    explain,
+)
 from summidx.records import BuildReport, PinnedRepo
 
 REPORT = TypeAdapter(BuildReport)
@@ -25,10 +35,13 @@ REPORT = TypeAdapter(BuildReport)
 
 
 def is_local_fault(_task: Task[Any, Any], _task_run: TaskRun, state: State[Any]) -> bool:
-    """True where trying again may help: a fault of disk or database. An LLM's faults are its client's business."""
+    """True where trying again may help: a fault of disk or database.
+
+    Faults of an LLM and of object storage are the business of their clients, which have tried again.
+    """
     error = state.result(raise_on_failure=False)
     return isinstance(error, MachineFault | CacheError | StoreError) and not isinstance(
-        error, UnknownIndex | NewerIndex
+        error, UnknownIndex | NewerIndex | StorageUnavailable
     )
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from flows.progress import RunReport
 from summidx.accounting import Totals
 from summidx.escaping import escape_line
+from summidx.index_uri import is_uri
 from summidx.settings import EmbeddingSettings
 
 ROWS = 20
@@ -93,5 +94,7 @@ def _beyond(totals: Totals) -> str:
 
 
 def _short(path: str) -> str:
+    if is_uri(path):
+        return path
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative

@@ -60,7 +60,9 @@ app.command("prune")(prune)
 IndexRootOption = Annotated[
     str | None,
     typer.Option(
-        "--index-root", metavar="DIR", help="Folder of the indexes; default: SUMMIDX_INDEX_ROOT, else summary-index."
+        "--index-root",
+        metavar="DIR_OR_URI",
+        help="Folder of the indexes, or s3://BUCKET/PREFIX; default: SUMMIDX_INDEX_ROOT, else summary-index.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -163,13 +165,13 @@ def list_indexes(index_root: IndexRootOption = None, *, as_json: JsonOption = Fa
     from summidx.terminal import make_console, print_indexes
 
     _, root = _load(index_root)
-    indexes = [_read_index(root, name) for name in root.names()]
+    indexes = root.each(lambda name: _read_index(root, name), root.names())
     if as_json:
         _print_json([_render_index(name, manifest, error) for name, manifest, error in indexes])
     elif indexes:
         print_indexes(make_console(sys.stdout), indexes)
     else:
-        typer.echo(f"under {root.path}: {root.describe_names()}", err=True)
+        typer.echo(f"under {root.place.where}: {root.describe_names()}", err=True)
     damaged = [name for name, manifest, _ in indexes if manifest is None]
     if damaged:
         raise StoreError(f"{len(damaged)} of {len(indexes)} indexes cannot be read: {', '.join(damaged)}: build again")

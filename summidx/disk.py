@@ -5,20 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from summidx.cache.database import Database
-from summidx.errors import CacheError, StoreError, UsageError
-from summidx.records import Manifest
+from summidx.errors import CacheError, StorageUnavailable, StoreError, UsageError
 from summidx.retention import find_run_files, prefect_home
 from summidx.settings import Settings
-from summidx.space import FreeSpace, allocated_bytes, free_spaces
-from summidx.store.generations import IndexRoot
-from summidx.store.names import unescape_name
-from summidx.store.pruning import kept_generations
-from summidx.store.staging import list_staging
+from summidx.space import FreeSpace, free_spaces
+from summidx.store.disk_files import allocated_bytes
+from summidx.store.generations import IndexRoot, generation_name, select_kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexUse:
-    """What the folder of one index takes, in bytes on the disk."""
+    """What one index takes, in bytes on the disk or in the bucket."""
 
     name: str
     current_bytes: int = 0
@@ -78,40 +75,39 @@ def measure_indexes(root: IndexRoot) -> list[IndexUse]:
     Raises:
         StoreError: the index root cannot be read.
     """
+    uses = root.each(lambda name: _measure_index(root, name), root.folder_names())
+    return [use for use in uses if use.total_bytes]
+
+
+def _measure_index(root: IndexRoot, name: str) -> IndexUse:
+    index = root.place.index(name)
     try:
-        folders = [entry for entry in root.path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    except FileNotFoundError:
-        return []
+        generations = index.generations()
+    except FileNotFoundError:  # begun, and not more
+        generations = []
     except OSError as error:
-        raise StoreError(f"the index root {root.path} cannot be read: {error.strerror}") from error
-    uses = []
-    for folder in folders:
-        try:
-            name = unescape_name(folder.name)
-        except UsageError:  # not ours
-            continue
-        use = _measure_index(root, name, folder)
-        if use.total_bytes:
-            uses.append(use)
-    return uses
-
-
-def _measure_index(root: IndexRoot, name: str, folder: Path) -> IndexUse:
-    manifest: Manifest | None = None
+        raise StoreError(f"{index.where} cannot be read: {error.strerror}") from error
     is_damaged = False
+    current = ""
     try:
         manifest = root.read_manifest(name)
+        current = generation_name(manifest) if manifest else ""
+    except StorageUnavailable:
+        raise
     except StoreError:
         is_damaged = True
-    current = root.generation_folder(name, manifest) if manifest else None
     sizes = {"current_bytes": 0, "previous_bytes": 0, "building_bytes": 0, "left_bytes": 0}
-    generations = [entry for entry in (folder / "generations").glob("*") if entry.is_dir()]
-    kept = kept_generations(folder, manifest) if manifest and generations else set()
-    for entry in generations:
-        which = "current_bytes" if entry == current else "previous_bytes" if entry in kept else "left_bytes"
-        sizes[which] += _folder_bytes(entry)
-    for staging in list_staging(folder):
-        sizes["building_bytes" if staging.lives else "left_bytes"] += _folder_bytes(staging.path)
+    kept = select_kept(generations, current) if current else set()
+    for each in generations:
+        if each.name == current:
+            which = "current_bytes"
+        elif each.may_be_published:
+            which = "building_bytes"
+        else:
+            which = "previous_bytes" if each.name in kept else "left_bytes"
+        sizes[which] += each.size_bytes
+    for size, lives in index.staging():
+        sizes["building_bytes" if lives else "left_bytes"] += size
     return IndexUse(name=name, is_damaged=is_damaged, **sizes)
 
 
@@ -166,7 +162,3 @@ def _run_places(settings: Settings, results: Path) -> list[Place]:
     size = allocated_bytes(database)
     places.append(Place(what="Prefect's database", where=str(prefect_home()), n=len(database), size_bytes=size))
     return places
-
-
-def _folder_bytes(folder: Path) -> int:
-    return allocated_bytes(path for path in folder.rglob("*"))

@@ -106,26 +106,19 @@ def check_cache(settings: Settings) -> Iterator[Finding]:
 def check_index_root(settings: Settings) -> Iterator[Finding]:
     """The index root can be written, and each index under it opens and has all its files."""
     root = IndexRoot(settings.index_root)
-    if not root.path.exists():
-        yield Finding("index root", State.OK, f"{root.path} is not there yet; the first build makes it")
-        return
-    if not os.access(root.path, os.R_OK | os.W_OK | os.X_OK):
-        yield Finding(
-            "index root",
-            State.FAILED,
-            f"{root.path} cannot be written by this user, so nothing can be published",
-            "give it to the user who builds, or name another with --index-root",
-        )
+    where = root.place.where
+    if found := root.place.examine():
+        yield Finding("index root", State.OK, f"{where} {found}")
         return
     names = root.names()
     damaged = 0
-    for name in names:
-        if damage := root.find_damage(name):
+    for name, damage in zip(names, root.each(root.find_damage, names), strict=True):
+        if damage:
             damaged += 1
             yield _damaged_index(name, damage)
     if not damaged:
         n = len(names)
-        yield Finding("index root", State.OK, f"{root.path}: {n} index{'es open' if n != 1 else ' opens'}")
+        yield Finding("index root", State.OK, f"{where}: {n} index{'es open' if n != 1 else ' opens'}")
 
 
 def check_gpus(settings: Settings) -> Iterator[Finding]:

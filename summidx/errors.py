@@ -23,7 +23,8 @@
     ├── CacheError                  the cache cannot be read or written
     ├── StoreError                  an index cannot be read, written or published
     │   ├── UnknownIndex            no index of that name under the index root
-    │   └── NewerIndex              it was built by a newer summidx: neither read nor replaced
+    │   ├── NewerIndex              it was built by a newer summidx: neither read nor replaced
+    │   └── StorageUnavailable      object storage does not answer, or refuses: nothing is known of the indexes there
     ├── TooManyFailures             more units of a repository failed than `max_failed` allows
     ├── ServiceLost                 the run lost what it cannot do without: Prefect API, Dask scheduler, workers
     ├── RepoTimeout                 a repository took longer than `repo_timeout` allows
@@ -231,6 +232,12 @@ class NewerIndex(StoreError):
 
     Not permanent: it goes away with an upgrade, which no build key shows.
     """
+
+
+class StorageUnavailable(StoreError):
+    """The object storage of the index root does not answer, or refuses. That says nothing of the indexes there."""
+
+    advice = "see that the object storage answers (`summidx doctor`), then retry the run"
 
 
 class TooManyFailures(SummidxError):

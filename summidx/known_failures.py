@@ -8,20 +8,21 @@ it holds is compared with the next plan's: another build key, error, limit or re
 nothing. A success removes it. A run keeps no list in memory that another run could miss: the files are the list.
 """
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from pydantic import TypeAdapter
 
 import summidx
-from summidx.errors import SummidxError, UsageError
+from summidx.errors import StorageUnavailable, StoreError, SummidxError, UsageError
 from summidx.escaping import escape_text
 from summidx.records import PinnedRepo
 from summidx.settings import Settings
-from summidx.store.json_file import write_json
+from summidx.store.generations import IndexRoot
 from summidx.store.names import escape_name, unescape_name, without_surrogates
 
 FOLDER = ".summidx/known-failures"
@@ -81,23 +82,27 @@ _KNOWN = TypeAdapter(KnownFailure)
 
 
 def load_known_failures(index_root: str) -> dict[str, KnownFailure]:
-    """All that is known under an index root, by name of the repository; what cannot be read is not known."""
+    """All that is known under an index root, by name of the repository; what cannot be read is not known.
+
+    Raises:
+        StorageUnavailable: object storage does not answer.
+    """
+    place = IndexRoot(index_root).place
     found = {}
-    folder = Path(index_root) / FOLDER
-    try:
-        paths = sorted(folder.glob("*.json"))
-    except OSError as error:
-        logger.warning("known failures cannot be read from %s: %s", folder, error.strerror)
-        return {}
-    for path in paths:
-        try:
-            name = unescape_name(path.stem)
-            failure = _KNOWN.validate_json(path.read_bytes())
-            datetime.fromisoformat(failure.last_failed_at).astimezone(UTC)
-        except FileNotFoundError:  # its repository was built in this moment
+    for file in place.list_files(FOLDER):
+        if not file.name.endswith(".json"):
             continue
+        try:
+            data = place.read_file(file.name)
+            if data is None:  # its repository was built in this moment
+                continue
+            name = unescape_name(PurePosixPath(file.name).stem)
+            failure = _KNOWN.validate_json(data)
+            datetime.fromisoformat(failure.last_failed_at).astimezone(UTC)
+        except StorageUnavailable:
+            raise
         except (OSError, ValueError, UsageError):
-            logger.warning("%s is no known failure that can be read, and counts for nothing", path)
+            logger.warning("%s/%s is no known failure that can be read, and counts for nothing", place.where, file.name)
             continue
         found[name] = failure
     return found
@@ -125,12 +130,13 @@ class FailureNotes:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._place = IndexRoot(settings.index_root).place
         self._known = load_known_failures(settings.index_root)
 
     def succeeded(self, name: str) -> None:
         """Forget the failure of a repository that was built, or is up to date."""
         if self._known.pop(name, None) is not None:
-            self._try(lambda: _path(self._settings.index_root, name).unlink(missing_ok=True))
+            self._try(lambda: self._place.delete_file(_file_name(name)))
 
     def failed(self, pin: PinnedRepo, error: object) -> KnownFailure | None:
         """Take note of a failure: what was known before of the same one, else None.
@@ -158,13 +164,14 @@ class FailureNotes:
         if before is not None and is_same:
             note = replace(note, first_failed_at=before.first_failed_at)
         self._known[pin.name] = note
-        self._try(lambda: write_json(_path(self._settings.index_root, pin.name), asdict(note)))
+        data = json.dumps(asdict(note), indent=1).encode()
+        self._try(lambda: self._place.write_file(_file_name(pin.name), data))
         return before if is_same else None
 
     def _try(self, change: Callable[[], object]) -> None:
         try:
             change()
-        except OSError as error:
+        except (OSError, StoreError) as error:
             logger.warning("what is known of failures cannot be kept under the index root: %s", error)
 
 
@@ -177,5 +184,5 @@ def _limits(settings: Settings) -> dict[str, int]:
     }
 
 
-def _path(index_root: str, name: str) -> Path:
-    return Path(index_root) / FOLDER / f"{escape_name(name)}.json"
+def _file_name(name: str) -> str:
+    return f"{FOLDER}/{escape_name(name)}.json"

@@ -16,7 +16,12 @@ Repo = Annotated[
 ]
 ReposFile = Annotated[str | None, typer.Option(metavar="FILE", help="File of repositories, one a line.")]
 IndexRoot = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Folder under which the indexes lie. [default: summary-index]")
+    str | None,
+    typer.Option(
+        metavar="DIR_OR_URI",
+        help="Where the indexes lie: a folder, or s3://BUCKET/PREFIX (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        "AWS_ENDPOINT_URL in the environment). [default: summary-index]",
+    ),
 ]
 Levels = Annotated[
     str | None, typer.Option(metavar="NAMES", help="Levels to publish. [default: function,class,file,directory,repo]")

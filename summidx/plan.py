@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from summidx import sources
@@ -21,7 +21,6 @@ from summidx.known_failures import KnownFailure, find_known, load_known_failures
 from summidx.records import PinnedRepo, RepoRef, Status, count_where
 from summidx.settings import Settings, Stage
 from summidx.store.generations import IndexRoot
-from summidx.store.json_file import write_json
 from summidx.summarizers import ServedModel
 from summidx.summarizers.select import make_summarizer, probe_model
 
@@ -166,7 +165,10 @@ def _plan(refs: Mapping[RepoRef, PlannedRepo | None], settings: Settings) -> Pla
             failure,
         )
 
-    planned = sorted((plan_one(*each) for each in refs.items()), key=lambda repo: (-repo.size_bytes, repo.pin.name))
+    # what is far away is asked about several at once; git and folders are not (`each`)
+    planned = sorted(
+        root.each(lambda ref: plan_one(ref, refs[ref]), refs), key=lambda repo: (-repo.size_bytes, repo.pin.name)
+    )
     return Plan(tuple(planned), served_model, summarizer, embedding_model)
 
 
@@ -214,15 +216,18 @@ def check_rebuild(plan: Plan, settings: Settings) -> None:
     )
 
 
-def write_plan(plan: Plan, index_root: str, run_id: str) -> Path:
-    """Write the plan of flow run `run_id`; whole or not at all."""
-    path = _plan_path(index_root, run_id)
-    IndexRoot(index_root).create()
+def write_plan(plan: Plan, index_root: str, run_id: str) -> None:
+    """Write the plan of flow run `run_id`; whole or not at all.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    place = IndexRoot(index_root).place
+    place.create()
     try:
-        write_json(path, asdict(plan))
+        place.write_file(_plan_name(run_id), json.dumps(asdict(plan), indent=1).encode())
     except OSError as error:
         raise StoreError(f"the plan cannot be written under the index root {index_root}: {error}") from error
-    return path
 
 
 def load_plan(index_root: str, run_id: str) -> Plan | None:
@@ -231,26 +236,28 @@ def load_plan(index_root: str, run_id: str) -> Plan | None:
     Raises:
         StoreError: it cannot be read.
     """
-    path = _plan_path(index_root, run_id)
+    place = IndexRoot(index_root).place
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        found = place.read_file(_plan_name(run_id))
+        if found is None:
+            return None
+        data = json.loads(found)
         served = data["served_model"]
         repos = tuple(_read_planned(repo) for repo in data["repos"])
         identities = {name: data.get(name, "") for name in ("summarizer", "embedding_model")}
         parameters = dict(data.get("parameters", {}))
         return Plan(repos, ServedModel(**served) if served else None, **identities, parameters=parameters)
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"the plan {path} cannot be read ({error}): start a new run instead of a retry") from error
+        where = f"{place.where}/{_plan_name(run_id)}"
+        raise StoreError(f"the plan {where} cannot be read ({error}): start a new run instead of a retry") from error
 
 
 def find_last_run(index_root: str) -> str | None:
     """The flow run whose plan was the last to be written under the index root; None if there is none."""
-    written: list[tuple[int, str]] = []
-    for path in (Path(index_root) / PLANS).glob("*.json"):
-        with suppress(OSError, ValueError):  # another run's clean-up took it; it is no plan of ours
-            written.append((path.stat().st_mtime_ns, str(uuid.UUID(path.stem))))
+    written: list[tuple[float, str]] = []
+    for file in IndexRoot(index_root).place.list_files(PLANS):
+        with suppress(ValueError):  # it is no plan of ours
+            written.append((file.written_at, str(uuid.UUID(PurePosixPath(file.name).stem))))
     return max(written)[1] if written else None
 
 
@@ -264,5 +271,5 @@ def _read_planned(data: dict[str, Any]) -> PlannedRepo:
     return PlannedRepo(**{**data, **read})
 
 
-def _plan_path(index_root: str, run_id: str) -> Path:
-    return Path(index_root) / PLANS / f"{run_id}.json"
+def _plan_name(run_id: str) -> str:
+    return f"{PLANS}/{run_id}.json"

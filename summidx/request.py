@@ -8,9 +8,10 @@ from typing import Any
 from summidx import sources
 from summidx.cache import check_cache_url
 from summidx.errors import UsageError
+from summidx.index_uri import normal_index_root
 from summidx.records import RepoRef
 from summidx.settings import Settings, load_settings
-from summidx.store.generations import IndexRoot
+from summidx.store.names import escape_name
 from summidx.workers import fit_workers
 
 SETTINGS = {
@@ -100,8 +101,8 @@ class BuildRequest:
             cache_url: goes before `cache.url`. It is no parameter of a run: those are shown to everybody who may see
                 the run, and a database's URL holds its password.
             from_api: it came over Prefect's API (a run of a deployment), from whoever may start a run there, and not
-                from who started this process: no LLM server or Dask scheduler that the process's own settings do not
-                name.
+                from who started this process: no LLM server, Dask scheduler or bucket that the process's own settings
+                do not name.
 
         Raises:
             UsageError: they cannot be used.
@@ -110,10 +111,11 @@ class BuildRequest:
         if cache_url:
             overrides["cache"] = {**overrides.get("cache", {}), "url": cache_url}
         settings = load_settings(overrides, from_api=from_api)
-        IndexRoot(settings.index_root)  # refuses what is no folder, such as s3://
-        folders = ("index_root", "log_dir")
-        paths = {name: str(Path(getattr(settings, name)).expanduser().absolute()) for name in folders}
-        settings = settings.model_copy(update=paths)
+        places = {
+            "index_root": normal_index_root(settings.index_root),
+            "log_dir": str(Path(settings.log_dir).expanduser().absolute()),
+        }
+        settings = settings.model_copy(update=places)
         check_cache_url(settings.cache_url)
         return fit_workers(settings)[0]
 
@@ -145,9 +147,8 @@ class BuildRequest:
             raise UsageError(f"{where}, so there is nothing to build: use --repos-root, --repo or --repos-file")
         refs = list(dict.fromkeys(refs))
         sources.check_names(refs)
-        index_root = IndexRoot(settings.index_root)
         for ref in refs:
-            index_root.index_folder(ref.name)  # refuses a name that no folder can have
+            escape_name(ref.name)  # refuses a name that no folder can have
         return refs
 
 

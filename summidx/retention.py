@@ -18,10 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from summidx.errors import StoreError
 from summidx.journal import RUNS_READ
 from summidx.known_failures import FOLDER as KNOWN_FAILURES
 from summidx.plan import PLANS
 from summidx.settings import Settings
+from summidx.store.generations import IndexRoot
 
 DAY_S = 86_400
 _LOG = re.compile(r"\d{8}T\d{6}Z-(run|worker)-[\w.-]+\.(log|jsonl)")
@@ -37,9 +39,10 @@ class RunFile:
 
     kind: str
     """`plans`, `known failures`, `logs`, `results` or `damaged caches`."""
-    path: Path
+    path: Path | str
+    """The name under the index root of a plan or known failure, which may lie in a bucket; else a path."""
     size_bytes: int
-    """On the disk."""
+    """On the disk, or in the bucket."""
     is_old: bool
     """Older than `keep_days`, and not needed."""
 
@@ -60,9 +63,11 @@ def find_run_files(settings: Settings, results: Path) -> Iterator[RunFile]:
     cache = Path(settings.cache_url.removeprefix("sqlite:///")) if settings.cache_url.startswith("sqlite:///") else None
     logs = [path for path in _list(Path(settings.log_dir)) if _LOG.fullmatch(path.name)]
     needed = set(sorted(path for path in logs if "-run-" in path.name and path.suffix == ".jsonl")[-RUNS_READ:])
-    yield from _files("plans", _list(Path(settings.index_root) / PLANS), settings)
-    known = _list(Path(settings.index_root) / KNOWN_FAILURES)
-    yield from _files("known failures", known, settings, days=max(settings.keep_days, settings.known_failure_days))
+    place = IndexRoot(settings.index_root).place
+    known_days = max(settings.keep_days, settings.known_failure_days)
+    for kind, folder, days in (("plans", PLANS, settings.keep_days), ("known failures", KNOWN_FAILURES, known_days)):
+        for each in place.list_files(folder):
+            yield RunFile(kind, each.name, each.size_bytes, is_old=each.written_at < time.time() - days * DAY_S)
     for file in _files("logs", logs, settings):
         yield file if file.path not in needed else RunFile(file.kind, file.path, file.size_bytes, is_old=False)
     for file in _files("results", _list(results), settings):
@@ -79,11 +84,18 @@ def sweep_runs(settings: Settings, results: Path, *, dry_run: bool = False) -> l
     for file in [each for each in find_run_files(settings, results) if each.is_old]:
         try:
             if not dry_run:
-                file.path.unlink(missing_ok=True)
+                _delete(file, settings)
             swept.append(file)
-        except OSError as error:
-            logger.warning("%s is old and cannot be deleted: %s", file.path, error.strerror)
+        except (OSError, StoreError) as error:
+            logger.warning("%s is old and cannot be deleted: %s", file.path, error)
     return swept
+
+
+def _delete(file: RunFile, settings: Settings) -> None:
+    if isinstance(file.path, str):
+        IndexRoot(settings.index_root).place.delete_file(file.path)
+    else:
+        file.path.unlink(missing_ok=True)
 
 
 def _list(folder: Path) -> list[Path]:
@@ -93,8 +105,8 @@ def _list(folder: Path) -> list[Path]:
         return []
 
 
-def _files(kind: str, paths: list[Path], settings: Settings, days: int | None = None) -> Iterator[RunFile]:
-    oldest = time.time() - (days or settings.keep_days) * DAY_S
+def _files(kind: str, paths: list[Path], settings: Settings) -> Iterator[RunFile]:
+    oldest = time.time() - settings.keep_days * DAY_S
     for path in paths:
         try:
             found = path.lstat()
@@ -109,7 +121,7 @@ def _is_ours(file: RunFile) -> bool:
     try:
         if file.size_bytes > _MAX_RESULT_BYTES:
             return False
-        record = json.loads(file.path.read_text(encoding="utf-8"))
+        record = json.loads(Path(file.path).read_text(encoding="utf-8"))
         is_json = record["metadata"]["serializer"]["type"] == "json"
         return bool(is_json and json.loads(record["result"]).keys() >= _RESULT_FIELDS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from summidx.durations import read_duration
 from summidx.errors import UsageError
+from summidx.index_uri import is_uri, local_folder, refuse_other_roots
 from summidx.instructions import check_instructions, load_instructions
 from summidx.llm_hosts import read_hosts, refuse_other_hosts
 from summidx.records import Level, TestsPolicy
@@ -363,7 +364,14 @@ class Settings(BaseSettings):
 
     index_root: str = Field(
         "summary-index",
-        description="Folder under which the indexes lie, one folder per repository.",
+        description="Where the indexes lie, one folder per repository: a folder, or s3://BUCKET/PREFIX (credentials "
+        "and endpoint from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION).",
+        json_schema_extra=unkeyed("where an index lies does not change it"),
+    )
+    allowed_index_roots: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Index roots, and all under them, that a run of a deployment may name in the place of "
+        "`index_root`; no parameter of a run. Where there are none: any folder, but nothing on object storage.",
         json_schema_extra=unkeyed("where an index lies does not change it"),
     )
     repos_root: str = Field(
@@ -448,6 +456,11 @@ class Settings(BaseSettings):
     cache: CacheSettings = Field(default_factory=CacheSettings, description="The cache.")
     cluster: ClusterSettings = Field(default_factory=ClusterSettings, description="Where the work runs.")
 
+    @field_validator("allowed_index_roots", mode="before")
+    @classmethod
+    def _split_allowed_index_roots(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
     @field_validator("stop_after", "repo_timeout", mode="before")
     @classmethod
     def _parse_duration(cls, value: object) -> object:
@@ -483,7 +496,8 @@ class Settings(BaseSettings):
     @property
     def cache_url(self) -> str:
         """SQLAlchemy URL of the cache, its default resolved."""
-        return self.cache.url or f"sqlite:///{Path(self.index_root).absolute() / 'cache.sqlite'}"
+        folder = local_folder() if is_uri(self.index_root) else Path(self.index_root).absolute()
+        return self.cache.url or f"sqlite:///{folder / 'cache.sqlite'}"
 
 
 def settings_file() -> Path:
@@ -500,12 +514,12 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, from_api: bool 
     Args:
         overrides: what goes before. An LLM server among them must be one that environment and file allow.
         from_api: they are of a run that came over Prefect's API, from whoever may start a run there: environment and
-            file allow the LLM server and the Dask scheduler that they name, and no other. Else they allow all, unless
-            they name `llm.allowed_hosts`.
+            file allow the LLM server, the Dask scheduler and the bucket that they name, and no other. Else they allow
+            all, unless they name `llm.allowed_hosts`.
 
     Raises:
         UsageError: one line that names each field that cannot be used, or says why the prompt file cannot; or that the
-            LLM server or the scheduler is not allowed.
+            LLM server, the scheduler or the index root is not allowed.
     """
     if os.environ.get("SUMMIDX_CONFIG") and not settings_file().is_file():
         raise UsageError(f"SUMMIDX_CONFIG names {settings_file()}, which is no file: name one, or unset it")
@@ -528,6 +542,9 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, from_api: bool 
         refuse_other_hosts(base_url, ours.allowed_hosts, ours.base_url or default_url, must_be_named=from_api)
     if from_api:
         _refuse_other_schedulers(settings.cluster.scheduler_address, overrides or {})
+        if "index_root" in (overrides or {}):
+            mine = Settings(**{key: value for key, value in (overrides or {}).items() if key != "index_root"})
+            refuse_other_roots(settings.index_root, mine.allowed_index_roots, mine.index_root)
     llm: dict[str, Any] = {
         "base_url": settings.llm.base_url or default_url,
         "api_key": SecretStr(settings.llm.api_key.get_secret_value() or os.environ.get("OPENAI_API_KEY", "")),

@@ -1,11 +1,11 @@
 """Room on the disks that a run writes to: what is free, and what its indexes will likely take."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from summidx.errors import UsageError
+from summidx.index_uri import is_uri, local_folder
 from summidx.plan import Plan
 from summidx.settings import Settings, Stage
 from summidx.store.generations import IndexRoot
@@ -25,7 +25,7 @@ class FreeSpace:
     """One file system that a run writes to."""
 
     what: str
-    """What lies there: `indexes, cache, logs`."""
+    """What lies there: `indexes, cache, logs`; `staging` instead of indexes, where those are on object storage."""
     path: Path
     free_bytes: int
     """Free to this user."""
@@ -36,7 +36,9 @@ class FreeSpace:
 
 def free_spaces(settings: Settings) -> list[FreeSpace]:
     """The file systems that a run writes to; that of the indexes first."""
-    places = {"indexes": Path(settings.index_root), "logs": Path(settings.log_dir)}
+    # an index for object storage is on this disk until it is uploaded
+    on_disk = {"staging": local_folder()} if is_uri(settings.index_root) else {"indexes": Path(settings.index_root)}
+    places = {**on_disk, "logs": Path(settings.log_dir)}
     if settings.cache_url.startswith("sqlite:///"):
         places["cache"] = Path(settings.cache_url.removeprefix("sqlite:///"))
     by_device: dict[int, list[str]] = {}
@@ -101,17 +103,6 @@ def describe_bytes(n: int) -> str:
         if n >= size:
             return f"{n / size:,.1f} {unit}"
     return f"{n / 1e3:,.1f} kB"
-
-
-def allocated_bytes(paths: Iterable[Path]) -> int:
-    """What files take on the disk, in bytes; what vanishes meanwhile takes nothing."""
-    total = 0
-    for path in paths:
-        try:
-            total += path.lstat().st_blocks * 512
-        except OSError:
-            continue
-    return total
 
 
 def _needed_for(space: FreeSpace, needed: int, settings: Settings) -> int:

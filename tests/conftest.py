@@ -2,16 +2,19 @@
 
 import os
 import signal
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fake_llm import FakeLLM, running
+from seaweedfs import BUCKET, SeaweedFS, seaweedfs
 
 
 def pytest_configure() -> None:
     """Forget the developer's own settings, servers and keys: no test may depend on them, and none may reach them."""
     for name in list(os.environ):
-        if name.startswith(("SUMMIDX_", "OPENAI_", "PREFECT_")) and name != "SUMMIDX_REQUIRE_SYSTEM_PARTS":
+        if name.startswith(("SUMMIDX_", "OPENAI_", "PREFECT_", "AWS_")) and name != "SUMMIDX_REQUIRE_SYSTEM_PARTS":
             del os.environ[name]
     # A shell that starts us in the background ignores SIGINT for us, and so for every run that a test interrupts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,3 +37,18 @@ def fake_llm(_fake_llm_server: FakeLLM) -> Iterator[FakeLLM]:
     server.max_model_len, server.chars_per_token, server.tokenizes = 8192, 4.0, True
     yield server
     server.script = None
+
+
+@pytest.fixture(scope="session")
+def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    with seaweedfs(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(_s3_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An index root of its own on a real S3-compatible server, with its endpoint and credentials in the environment."""
+    for name, value in _s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "local"))
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"

@@ -20,12 +20,18 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 CacheURLOption = Annotated[
     str | None,
-    typer.Option("--cache-url", metavar="URL", help="URL of the cache; default: cache.sqlite under the index root."),
+    typer.Option(
+        "--cache-url",
+        metavar="URL",
+        help="URL of the cache; default: cache.sqlite under the index root (under ~/.cache/summidx where that is s3://).",
+    ),
 ]
 IndexRootOption = Annotated[
     str | None,
     typer.Option(
-        "--index-root", metavar="DIR", help="Folder of the indexes; default: SUMMIDX_INDEX_ROOT, else summary-index."
+        "--index-root",
+        metavar="DIR_OR_URI",
+        help="Folder of the indexes, or s3://BUCKET/PREFIX; default: SUMMIDX_INDEX_ROOT, else summary-index.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -78,8 +78,8 @@ def evaluate_indexes(
         print_evaluation(make_console(sys.stdout), report)
     if not report["n"]:
         raise UsageError(
-            f"none of the {len(judged)} instances has an index under {root.path}: list the commits to build with "
-            "`summidx dataset repos`, and build them with `python flows/build.py --repos-file`"
+            f"none of the {len(judged)} instances has an index under {root.place.where}: list the commits to build "
+            "with `summidx dataset repos`, and build them with `python flows/build.py --repos-file`"
         )
 
 

@@ -1,9 +1,9 @@
 """What a build is expected to cost, kept under the index root, and how far off that was once the build has run."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,7 +11,6 @@ from pydantic import TypeAdapter, ValidationError
 from summidx.errors import StoreError
 from summidx.records import Usage
 from summidx.store.generations import IndexRoot
-from summidx.store.json_file import write_json
 
 PREDICTION = ".summidx/prediction.json"
 CHECK = ".summidx/prediction-check.json"
@@ -163,7 +162,7 @@ def check_prediction(
 
 def load_prediction(index_root: str) -> Prediction | None:
     """The last prediction; None where there is none, or none that can be read: nothing depends on it."""
-    return _load(Path(index_root) / PREDICTION, TypeAdapter(Prediction))
+    return _load(index_root, PREDICTION, TypeAdapter(Prediction))
 
 
 def write_prediction(prediction: Prediction, index_root: str) -> None:
@@ -177,7 +176,7 @@ def write_prediction(prediction: Prediction, index_root: str) -> None:
 
 def load_check(index_root: str) -> PredictionCheck | None:
     """How far off the last prediction was that a run has followed; None as `load_prediction`."""
-    return _load(Path(index_root) / CHECK, TypeAdapter(PredictionCheck))
+    return _load(index_root, CHECK, TypeAdapter(PredictionCheck))
 
 
 def write_check(check: PredictionCheck, index_root: str) -> None:
@@ -204,17 +203,18 @@ def _compare(what: str, predicted: int, actual: int) -> str:
     return f"{what} {actual:,} (predicted {predicted:,}{off})"
 
 
-def _load(path: Path, adapter: "TypeAdapter[T]") -> T | None:
+def _load(index_root: str, name: str, adapter: "TypeAdapter[T]") -> T | None:
     try:
-        return adapter.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        found = IndexRoot(index_root).place.read_file(name)
+        return None if found is None else adapter.validate_json(found)
+    except (OSError, ValidationError, StoreError):
         return None
 
 
 def _write(index_root: str, name: str, value: dict[str, object]) -> None:
-    path = Path(index_root) / name
-    IndexRoot(index_root).create()
+    place = IndexRoot(index_root).place
+    place.create()
     try:
-        write_json(path, value)
+        place.write_file(name, json.dumps(value, indent=1).encode())
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+        raise StoreError(f"{place.where}/{name} cannot be written: {error.strerror}") from error

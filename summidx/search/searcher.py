@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from summidx.embedding import Embedder
-from summidx.errors import StoreError, UnknownIndex, UsageError
+from summidx.errors import StorageUnavailable, StoreError, UnknownIndex, UsageError
 from summidx.records import Hit, Level
 from summidx.search.query import Query, build_query, limit_terms
 from summidx.search.ranking import Candidate, Mode, rank_candidates, rank_files, weigh_names, weigh_terms
@@ -103,16 +103,23 @@ class Searcher:
     def _open(self, repos: Sequence[str] | None, *, by_vector: bool) -> list[PublishedIndex]:
         names = list(dict.fromkeys(repos)) if repos is not None else self.root.names()
         if not names:
-            raise UnknownIndex(f"there is nothing to search under {self.root.path}; {self.root.describe_names()}")
+            raise UnknownIndex(
+                f"there is nothing to search under {self.root.place.where}; {self.root.describe_names()}"
+            )
         self.left_out = {}
-        found = []
-        for name in names:
+
+        def open_or_leave_out(name: str) -> PublishedIndex | None:
             try:
-                found.append(self._open_one(name, by_vector=by_vector))
+                return self._open_one(name, by_vector=by_vector)
+            except StorageUnavailable:
+                raise
             except StoreError as error:
                 if repos is not None or len(names) == 1:
                     raise
                 self.left_out[name] = str(error)
+                return None
+
+        found = [each for each in self.root.each(open_or_leave_out, names) if each is not None]
         if not found:
             raise StoreError(f"none of the {len(names)} indexes can be searched: {next(iter(self.left_out.values()))}")
         return found

@@ -1,7 +1,6 @@
 """CURRENT: the small JSON file that names the published generation of an index. It is the manifest, the only truth.
 
-It is replaced as a whole: written beside, synced, renamed over the old one, and the folder synced, so that after a
-power cut there is the old one or the new one. It is sealed (`sealed`): a bit that flipped in it is damage.
+It is replaced as a whole, and it is sealed (`sealed`): a bit that flipped in it is damage.
 """
 
 import os
@@ -16,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from summidx.errors import NewerIndex, StoreError
 from summidx.keys import INDEX_VERSION
 from summidx.records import Counts, Level, Manifest, Origin, Status
+from summidx.store.disk_files import sync_folder
 from summidx.store.names import without_surrogates
 from summidx.store.sealed import seal, unseal
 
@@ -30,42 +30,36 @@ _STATUSES = frozenset(Status)
 _ORIGINS = frozenset((*Origin, "none"))
 
 
-def read_current(folder: Path) -> Manifest | None:
-    """The manifest in an index's folder; None where there is none.
+def read_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest that CURRENT holds; `where` is the index that it is of, for the message.
 
     Raises:
         NewerIndex: it was written by a newer summidx.
-        StoreError: it cannot be read, or is not wholly and only a manifest of this version of summidx.
+        StoreError: it is not wholly and only a manifest of this version of summidx.
     """
-    path = folder / CURRENT
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
     if (version := _index_version(data)) > INDEX_VERSION:
         raise NewerIndex(
-            f"{path} is of a newer summidx (index version {version}, and this one reads up to {INDEX_VERSION}), so it "
-            "is neither read nor replaced: upgrade summidx here, or delete the index's folder to build it anew"
+            f"{where}/{CURRENT} is of a newer summidx (index version {version}, and this one reads up to "
+            f"{INDEX_VERSION}), so it is neither read nor replaced: upgrade summidx here, or delete the index to "
+            "build it anew"
         )
     try:
         return parse_manifest(data)
     except ValueError as error:
         raise StoreError(
-            f"{path} is not a manifest of this version of summidx ({error}): build the index again"
+            f"{where}/{CURRENT} is not a manifest of this version of summidx ({error}): build the index again"
         ) from None
 
 
-def write_current(folder: Path, manifest: Manifest) -> None:
+def write_current(folder: Path, data: bytes, publish_id: str) -> None:
     """Replace CURRENT, durably. The caller holds the lock of the index.
 
     Raises:
         OSError: the disk refused.
     """
-    partial = folder / f"{UNFINISHED_PREFIX}{manifest.publish_id}"
+    partial = folder / f"{UNFINISHED_PREFIX}{publish_id}"
     with partial.open("xb") as file:
-        file.write(render_manifest(manifest))
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(folder / CURRENT)
@@ -105,15 +99,6 @@ def parse_manifest(data: bytes) -> Manifest:
     if not _are_counts(manifest.counts) or min(manifest.skips.values(), default=0) < 0 or manifest.dim < 1:
         raise ValueError("its counts are not counts")
     return manifest
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable (fsync of the folder)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _index_version(data: bytes) -> int:

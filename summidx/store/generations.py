@@ -3,35 +3,39 @@
     INDEX_ROOT/NAME/CURRENT                              the manifest (`current`)
                    /generations/GENERATION.PUBLISH_ID/   documents.lance, skips.json, files.json: never changed
                    /generations/GENERATION.PUBLISH_ID/DAMAGED   only where a whole reading found damage (`inventory`)
-                   /staging/ID/  and  /staging/ID.lock   being written; the lock is held while its writer lives
-                   /publish.lock                         held for the moment of a publish or a sweep
 
-A generation is written by one writer in a folder of its own, synced to disk, and then published by a compare-and-swap
-of CURRENT under the lock. Readers take no lock and write nothing. The generation before the current one is kept, so
-that a search that has just opened it can end. The locks are `flock`: all who write must share a file system that has
-it (local disks; NFS 4).
+An index root is a folder (`folder`) or a prefix in a bucket (`bucket`); what is said here holds for both (`place`).
+
+A generation is written by one writer in a staging folder of its own, made durable, and then published by a
+compare-and-swap of CURRENT. Readers take no lock and write nothing. The generation before the current one is kept, so
+that a search that has just opened it can end.
 """
 
 import json
 import logging
-import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from summidx.errors import NewerIndex, StoreError, UnknownIndex, UsageError
+from summidx.errors import NewerIndex, StorageUnavailable, StoreError, UnknownIndex, UsageError
+from summidx.index_uri import is_uri, parse_bucket_uri
 from summidx.records import Manifest, Skip, SkipReason, Status, count_where
-from summidx.store.current import CURRENT, read_current, sync_folder, write_current
-from summidx.store.inventory import find_wrong_sizes, read_inventory, read_mark
-from summidx.store.names import escape_name, unescape_name, without_surrogates
-from summidx.store.staging import SKIPS, Staging, begin_staging, lock_index, sweep_staging, sync_filesystem
+from summidx.store.current import read_manifest, render_manifest
+from summidx.store.folder import FolderFiles, FolderPlace
+from summidx.store.inventory import find_fault, read_inventory
+from summidx.store.names import without_surrogates
+from summidx.store.place import Files, IndexPlace, Place, StoredGeneration
+from summidx.store.staging import SKIPS, Staging
 
 if TYPE_CHECKING:
     from summidx.store.tables import IndexTable
 
 logger = logging.getLogger(__name__)
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +60,35 @@ class PublishedIndex:
 
 
 class IndexRoot:
-    """All indexes under one folder. Cheap to make; nothing is created before the first `stage`.
+    """All indexes under one root. Cheap to make; nothing is created before the first `stage`.
 
     Args:
-        uri: a local folder. Object storage (`s3://...`) is refused until it is supported.
+        uri: a folder, or `s3://BUCKET/PREFIX`; credentials and endpoint of that are of the process (`index_uri`).
 
     Raises:
-        UsageError: the URI is not one of a local folder.
+        UsageError: the URI cannot be used.
     """
 
     def __init__(self, uri: str | Path) -> None:
-        if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", str(uri)):
-            raise UsageError(f"an index root on {scheme[1]}:// is not supported yet: give a local folder")
-        self.path = Path(uri)
+        self.place = open_place(uri)
 
-    def create(self) -> None:
-        """Make the folder, if it is missing.
+    @property
+    def path(self) -> Path:
+        """The folder.
 
         Raises:
-            StoreError: it cannot be made.
+            UsageError: it is none.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            hide_from_git(self.path)
-        except OSError as error:
-            raise StoreError(f"the index root {self.path} cannot be made: {error.strerror}") from error
+        if not isinstance(self.place, FolderPlace):
+            raise UsageError(f"the index root {self.place.where} is no folder")
+        return self.place.path
+
+    def each(self, call: Callable[[K], T], keys: Iterable[K]) -> list[T]:
+        """What `call` returns for each key, in their order; several at once where the root is far away."""
+        if self.place.at_once == 1:
+            return [call(key) for key in keys]
+        with ThreadPoolExecutor(self.place.at_once) as threads:
+            return list(threads.map(call, keys))
 
     def names(self) -> list[str]:
         """Names of all published indexes, sorted.
@@ -88,13 +96,21 @@ class IndexRoot:
         Raises:
             StoreError: the index root cannot be read. One that does not exist has no indexes.
         """
-        try:
-            folders = [entry.name for entry in self.path.iterdir() if (entry / CURRENT).is_file()]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StoreError(f"the index root {self.path} cannot be read: {error.strerror}") from error
-        return sorted(_iterate_names(folders))
+        ours = self.folder_names()
+        published = self.each(lambda name: self.place.index(name).is_published(), ours)
+        return [name for name, is_published in zip(ours, published, strict=True) if is_published]
+
+    def folder_names(self) -> list[str]:
+        """Names of all indexes that are published, were, or are about to be, sorted.
+
+        Raises:
+            StoreError: the index root cannot be read.
+        """
+        names = []
+        for folder in self.place.folders():
+            with suppress(UsageError):  # not ours
+                names.append(self.place.unescape(folder))
+        return sorted(names)
 
     def read_manifest(self, name: str) -> Manifest | None:
         """The manifest of the published index; None where there is none.
@@ -102,13 +118,8 @@ class IndexRoot:
         Raises:
             StoreError: CURRENT is corrupt, or that of another index.
         """
-        folder = self.index_folder(name)
-        manifest = read_current(folder)
-        if manifest is not None and manifest.name != without_surrogates(name):
-            raise StoreError(
-                f"{folder} holds the index of {manifest.name!r}: an index cannot be renamed or copied, build it anew"
-            )
-        return manifest
+        index = self.place.index(name)
+        return _check_manifest(index.read_current().data, name, index)
 
     def require_manifest(self, name: str) -> Manifest:
         """The manifest of the published index.
@@ -119,7 +130,7 @@ class IndexRoot:
         """
         manifest = self.read_manifest(name)
         if manifest is None:
-            raise UnknownIndex(f"there is no index {name!r} under {self.path}; {self.describe_names()}")
+            raise UnknownIndex(f"there is no index {name!r} under {self.place.where}; {self.describe_names()}")
         return manifest
 
     def find_manifest(self, name: str) -> Manifest | None:
@@ -127,23 +138,23 @@ class IndexRoot:
 
         Raises:
             NewerIndex: it is of a newer summidx, and may not be replaced.
+            StorageUnavailable: nothing is known of it.
         """
-        try:
-            return self.read_manifest(name)
-        except NewerIndex:
-            raise
-        except StoreError as error:
-            logger.warning("%s", error)
-            return None
+        return _parse_or_none(self.place.index(name).read_current().data, name, self.place.index(name))
 
     def verify(self, name: str, build_key: str) -> Verified:
         """Find out whether the published index is up to date: truly there, whole, and of this build key.
 
         The table is opened, its rows are counted, and each file of the generation must have its size. The rows are
         not read: an index is verified in milliseconds. What a whole reading found (`verification`) counts.
+
+        Raises:
+            StorageUnavailable: nothing is known of it.
         """
         try:
             manifest = self.read_manifest(name)
+        except StorageUnavailable:
+            raise
         except StoreError as error:
             return Verified(None, f"damaged: {error}")
         if manifest is None:
@@ -151,21 +162,27 @@ class IndexRoot:
         faults = []
         if failed := count_where(manifest.counts, status=Status.FAILED):
             faults.append(f"{failed} failed document{'s' if failed > 1 else ''}")
-        if damage := _find_damage(self.generation_folder(name, manifest), count_where(manifest.counts)):
+        if damage := _find_damage(self.files(name, manifest), count_where(manifest.counts)):
             faults.append(f"damaged: {damage}")
         changed = ["content or settings changed"] if manifest.build_key != build_key else []
         why = "; ".join([*changed, *faults])
         return Verified(None if why else manifest, why or "up to date", manifest, tuple(faults))
 
     def find_damage(self, name: str) -> str:
-        """What is wrong with the published index, as far as `verify` sees it; "" where nothing is, or it is gone."""
+        """What is wrong with the published index, as far as `verify` sees it; "" where nothing is, or it is gone.
+
+        Raises:
+            StorageUnavailable: nothing is known of it.
+        """
         try:
             manifest = self.read_manifest(name)
+        except StorageUnavailable:
+            raise
         except StoreError as error:
             return str(error)
         if manifest is None:
             return ""
-        damage = _find_damage(self.generation_folder(name, manifest), count_where(manifest.counts))
+        damage = _find_damage(self.files(name, manifest), count_where(manifest.counts))
         latest = self.find_manifest(name)
         has_moved = latest is None or latest.publish_id != manifest.publish_id  # it was swept while it was looked at
         return "" if damage and has_moved else damage
@@ -174,7 +191,7 @@ class IndexRoot:
         """Bytes of the published index's files, as they were written; 0 where there is none, or it is damaged."""
         try:
             manifest = self.read_manifest(name)
-            files = read_inventory(self.generation_folder(name, manifest)) if manifest else {}
+            files = read_inventory(self.files(name, manifest)) if manifest else {}
         except (OSError, ValueError, StoreError):
             return 0
         return sum(record.size_bytes for record in files.values())
@@ -191,7 +208,9 @@ class IndexRoot:
         manifest = self.require_manifest(name)
         while True:
             try:
-                return PublishedIndex(name, manifest, IndexTable(self.generation_folder(name, manifest)))
+                return PublishedIndex(name, manifest, IndexTable(self.files(name, manifest).table))
+            except StorageUnavailable:
+                raise
             except StoreError:
                 # two publishes since CURRENT was read: the generation was swept before it could be opened
                 latest = self.require_manifest(name)
@@ -205,12 +224,12 @@ class IndexRoot:
         Raises:
             StoreError: the list cannot be read.
         """
-        path = self.generation_folder(name, manifest) / SKIPS
+        files = self.files(name, manifest)
         try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
+            rows = json.loads(files.read(SKIPS))
             return tuple(Skip(row["path"], SkipReason(row["reason"]), row["detail"]) for row in rows)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} cannot be read: {error}") from error
+            raise StoreError(f"{files.where}/{SKIPS} cannot be read: {error}") from error
 
     def stage(self, name: str, generation: str) -> Staging:
         """Begin a generation, in a new folder of its own; what dead writers left is swept.
@@ -221,12 +240,12 @@ class IndexRoot:
             UsageError: the name cannot be a folder's.
             StoreError: the folder cannot be made.
         """
-        self.create()
-        index = self.index_folder(name)
+        self.place.create()
+        index = self.place.index(name)
         try:
-            return begin_staging(index, name, generation)
+            return index.begin(name, generation)
         except OSError as error:
-            raise StoreError(f"no index can be written to {index}: {error}") from error
+            raise StoreError(f"no index can be written to {index.where}: {error}") from error
 
     def publish(
         self,
@@ -256,8 +275,8 @@ class IndexRoot:
         Raises:
             StoreError: it is not whole, or the disk refused; CURRENT is as it was.
         """
-        index = self.index_folder(staging.name)
-        target = self.generation_folder(staging.name, manifest)
+        index = self.place.index(staging.name)
+        target = generation_name(manifest)
         try:
             if (staging.name, staging.generation, staging.rows) != (
                 manifest.name,
@@ -265,26 +284,47 @@ class IndexRoot:
                 count_where(manifest.counts),
             ):
                 raise StoreError(f"the manifest of {manifest.name!r} is not of what was written for {staging.name!r}")
-            if damage := _find_damage(staging.folder, staging.rows):
+            if damage := _find_damage(FolderFiles(staging.folder), staging.rows):
                 raise StoreError(f"the new index of {manifest.name!r} is damaged ({damage}): nothing was published")
-            sync_filesystem(staging.folder)
-            with lock_index(index):
-                current = self.find_manifest(staging.name)
-                if current is not None and self._is_overtaken(manifest, current, expected_publish_id):
-                    return False
-                check()
-                staging.move_to(target)
-                sync_folder(target.parent)
-                write_current(index, manifest)
-                previous = self.generation_folder(staging.name, current) if current else None
-                retired = _sweep(index, {target, previous})
+            index.deliver(staging, target)
+            try:
+                superfluous = self._swap(index, staging, manifest, expected_publish_id, check)
+            except StorageUnavailable:
+                raise  # whether it is published now, nobody knows: what was delivered must stay
+            except BaseException:
+                index.withdraw(target)
+                raise
+            if superfluous is None:
+                index.withdraw(target)
+                return False
         except (OSError, ValueError) as error:
             raise StoreError(f"the new index of {manifest.name!r} cannot be published: {error}") from error
         finally:
             staging.discard()
-        for folder in retired:
-            shutil.rmtree(folder, ignore_errors=True)
+        index.delete_generations(superfluous)
         return True
+
+    def _swap(
+        self,
+        index: IndexPlace,
+        staging: Staging,
+        manifest: Manifest,
+        expected_publish_id: str | None,
+        check: Callable[[], None],
+    ) -> list[str] | None:
+        """Replace CURRENT; the generations that can be deleted then, or None where another run was first."""
+        data = render_manifest(manifest)
+        target = generation_name(manifest)
+        while True:
+            with index.exclusive():
+                stored = index.read_current()
+                current = _parse_or_none(stored.data, staging.name, index)
+                if current is not None and self._is_overtaken(manifest, current, expected_publish_id):
+                    return None
+                check()
+                index.settle(staging, target)
+                if index.swap_current(data, manifest.publish_id, stored):
+                    return _find_superfluous(index, manifest, current)
 
     def _is_overtaken(self, ours: Manifest, current: Manifest, expected_publish_id: str | None) -> bool:
         if current.publish_id == expected_publish_id:
@@ -294,15 +334,19 @@ class IndexRoot:
         failed, failed_there = (count_where(each.counts, status=Status.FAILED) for each in (ours, current))
         if current.build_key != ours.build_key or failed < failed_there:
             return False
-        return not _find_damage(self.generation_folder(ours.name, current), count_where(current.counts))
+        return not _find_damage(self.files(ours.name, current), count_where(current.counts))
+
+    def files(self, name: str, manifest: Manifest) -> Files:
+        """The files of the generation that a manifest names."""
+        return self.place.index(name).files(generation_name(manifest))
 
     def index_folder(self, name: str) -> Path:
-        """Folder of an index: INDEX_ROOT/NAME, the name escaped."""
-        return self.path / escape_name(name)
+        """Folder of an index, where the root is a folder: INDEX_ROOT/NAME, the name escaped."""
+        return FolderPlace(self.path).index(name).path
 
     def generation_folder(self, name: str, manifest: Manifest) -> Path:
-        """Folder of the generation that a manifest names."""
-        return self.index_folder(name) / "generations" / f"{manifest.generation}.{manifest.publish_id}"
+        """Folder of the generation that a manifest names, where the root is a folder."""
+        return FolderPlace(self.path).index(name).files(generation_name(manifest)).path
 
     def describe_names(self) -> str:
         """What there is, in words, for a message to who asked for something else."""
@@ -312,45 +356,79 @@ class IndexRoot:
         return f"there are: {', '.join(names[:10])}{f' and {len(names) - 10} more' if len(names) > 10 else ''}"
 
 
-def hide_from_git(folder: Path) -> None:
-    """Mark a folder as made by a tool, by a `.gitignore` of its own: neither git nor our own builds read it then.
+def open_place(uri: str | Path) -> Place:
+    """The place where an index root lies.
 
     Raises:
-        OSError: it cannot be written.
+        UsageError: the URI cannot be used.
     """
-    marker = folder / ".gitignore"
-    if not marker.exists():
-        marker.write_text("# Made by summidx.\n*\n", encoding="utf-8")
+    if not is_uri(uri):
+        return FolderPlace(Path(uri))
+    from summidx.store.bucket import BucketPlace
+
+    return BucketPlace(parse_bucket_uri(str(uri)))
 
 
-def _sweep(index: Path, kept: set[Path | None]) -> list[Path]:
+def generation_name(manifest: Manifest) -> str:
+    """Name of the generation that a manifest names: no two publishes have the same."""
+    return f"{manifest.generation}.{manifest.publish_id}"
+
+
+def select_kept(generations: Iterable[StoredGeneration], current: str) -> set[str]:
+    """The published generation and the newest other one, in which a search that has just opened it can end."""
+    others = [each for each in generations if each.name != current and each.was_published]
+    newest = max(others, key=lambda each: each.written_at, default=None)
+    return {current} | ({newest.name} if newest else set())
+
+
+def _find_superfluous(index: IndexPlace, ours: Manifest, previous: Manifest | None) -> list[str]:
     """Generations that can be deleted. CURRENT has moved already: nothing that fails here may undo the news of it."""
     try:
-        sweep_staging(index)
-        return [folder for folder in (index / "generations").iterdir() if folder not in kept]
-    except OSError as error:
-        logger.warning("old generations of %s stay until the next publish: %s", index, error)
+        if previous is not None:
+            index.retire(generation_name(previous))
+        index.sweep_staging()
+        found = [each for each in index.generations() if not each.may_be_published]
+        now = _parse_or_none(index.read_current().data, ours.name, index)  # where no lock is held: a later one, maybe
+        kept = {generation_name(each) for each in (ours, previous, now) if each is not None}
+        return [each.name for each in found if each.name not in kept]
+    except (OSError, StoreError) as error:
+        logger.warning("old generations of %s stay until the next publish: %s", index.where, error)
         return []
 
 
-def _find_damage(folder: Path, rows: int | None) -> str:
+def _check_manifest(data: bytes | None, name: str, index: IndexPlace) -> Manifest | None:
+    if data is None:
+        return None
+    manifest = read_manifest(data, index.where)
+    if manifest.name != without_surrogates(name):
+        raise StoreError(
+            f"{index.where} holds the index of {manifest.name!r}: an index cannot be renamed or copied, build it anew"
+        )
+    return manifest
+
+
+def _parse_or_none(data: bytes | None, name: str, index: IndexPlace) -> Manifest | None:
+    try:
+        return _check_manifest(data, name, index)
+    except NewerIndex:
+        raise
+    except StoreError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _find_damage(files: Files, rows: int | None) -> str:
     """What is wrong with a generation, or ""."""
     from summidx.store.tables import IndexTable
 
     try:
-        if fault := read_mark(folder) or next(find_wrong_sizes(folder), ""):
+        if fault := find_fault(files):
             return fault
-        found = IndexTable(folder).count()
+        found = IndexTable(files.table).count()
+    except StorageUnavailable:
+        raise
     except FileNotFoundError as error:
-        return f"{Path(error.filename).relative_to(folder)} is missing"
+        return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, StoreError) as error:
         return str(error)
     return "" if found == rows else f"the table has {found} rows instead of {rows}"
-
-
-def _iterate_names(folders: Sequence[str]) -> Iterator[str]:
-    for folder in folders:
-        try:
-            yield unescape_name(folder)
-        except UsageError:  # not ours
-            continue

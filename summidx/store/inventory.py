@@ -8,17 +8,19 @@ finding known to everybody who verifies the index afterwards; it lies in the gen
 it when the index is built again.
 """
 
-import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from summidx.store.current import sync_folder
+from summidx.errors import StorageUnavailable, StoreError
+from summidx.store.disk_files import digest_file
+from summidx.store.place import Files
 from summidx.store.sealed import seal, unseal
 
 FILES = "files.json"
 MARK = "DAMAGED"
+RETIRED = "RETIRED"
+"""Only on object storage: the generation was published, and is not any more."""
 _MARK_BYTES = 2000
 
 
@@ -38,21 +40,22 @@ def write_inventory(folder: Path) -> None:
         OSError: the disk refused.
     """
     files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _digest(path)}
-        for path in sorted(_iterate_files(folder))
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest_file(path)}
+        for path in sorted(each for each in folder.rglob("*") if each.is_file())
     }
     (folder / FILES).write_bytes(seal({"files": files}))
 
 
-def read_inventory(folder: Path) -> dict[str, FileRecord]:
-    """The files of a generation as they were written, by name relative to its folder.
+def read_inventory(files: Files) -> dict[str, FileRecord]:
+    """The files of a generation as they were written, by name.
 
     Raises:
-        OSError: the inventory is missing, or cannot be read.
+        OSError: the inventory is missing (FileNotFoundError), or cannot be read.
+        StoreError: object storage refused.
         ValueError: it is damaged.
     """
     try:
-        value = unseal((folder / FILES).read_bytes())
+        value = unseal(files.read(FILES))
         if value.keys() == {"files"} and isinstance(value["files"], dict):
             return {name: FileRecord(int(each["bytes"]), str(each["sha256"])) for name, each in value["files"].items()}
         return {name: FileRecord(int(size)) for name, size in value.items()}
@@ -60,73 +63,78 @@ def read_inventory(folder: Path) -> dict[str, FileRecord]:
         raise ValueError(f"{FILES} is damaged ({error})") from None
 
 
-def find_wrong_sizes(folder: Path) -> Iterator[str]:
-    """What is wrong with the files of a generation as far as that is seen without reading them: a line each.
+def find_fault(files: Files) -> str:
+    """What is wrong with the files of a generation as far as that is seen without reading them, or "".
+
+    The mark of who read it whole, else the first file that is not there with its size.
 
     Raises:
-        OSError: a file is missing (its name is in the error), or cannot be asked about.
+        OSError: they cannot be asked about.
+        StoreError: object storage refused.
         ValueError: the inventory is damaged.
     """
-    for name, record in read_inventory(folder).items():
-        actual = (folder / name).stat().st_size
-        if actual != record.size_bytes:
-            yield f"{name} has {actual} bytes instead of {record.size_bytes}"
+    sizes = files.sizes()
+    if MARK in sizes:
+        return _read_mark(files)
+    if FILES not in sizes:
+        return f"{FILES} is missing"
+    return next(_find_wrong_sizes(read_inventory(files), sizes), "")
 
 
-def find_changed_files(folder: Path) -> Iterator[str]:
-    """What is wrong with the files of a generation, every byte read: a line each, all of them."""
+def find_changed_files(files: Files) -> Iterator[str]:
+    """What is wrong with the files of a generation, every byte read: a line each, all of them.
+
+    Raises:
+        StorageUnavailable: object storage does not answer.
+    """
     try:
-        records = read_inventory(folder)
+        records, sizes = read_inventory(files), files.sizes()
     except FileNotFoundError:
         yield f"{FILES} is missing"
         return
-    except (OSError, ValueError) as error:
+    except StorageUnavailable:
+        raise
+    except (OSError, ValueError, StoreError) as error:
         yield str(error)
         return
     for name, record in records.items():
-        path = folder / name
-        try:
-            if (actual := path.stat().st_size) != record.size_bytes:
-                yield f"{name} has {actual} bytes instead of {record.size_bytes}"
-            elif record.sha256 and _digest(path) != record.sha256:
-                yield f"{name} is not as it was written"
-        except FileNotFoundError:
-            yield f"{name} is missing"
-        except OSError as error:
-            yield f"{name} cannot be read: {error.strerror}"
-    for path in sorted(_iterate_files(folder)):
-        name = str(path.relative_to(folder))
-        if name not in records and name not in (FILES, MARK) and not path.name.startswith("."):
+        if fault := next(_find_wrong_sizes({name: record}, sizes), "") or _find_change(files, name, record):
+            yield fault
+    for name in sorted(sizes):
+        if name not in records and name not in (FILES, MARK, RETIRED) and not Path(name).name.startswith("."):
             yield f"{name} was not there when it was built"
 
 
-def mark_damaged(folder: Path, found: str) -> None:
+def _find_change(files: Files, name: str, record: FileRecord) -> str:
+    try:
+        is_other = bool(record.sha256) and files.digest(name) != record.sha256
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
+    return f"{name} is not as it was written" if is_other else ""
+
+
+def mark_damaged(files: Files, found: str) -> None:
     """Leave word in a generation that it is damaged, for whoever verifies it next.
 
     Raises:
         OSError: the disk refused.
+        StoreError: object storage refused.
     """
-    partial = folder / f".{MARK}"
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(f"{' '.join(found.split())[:_MARK_BYTES]}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / MARK)
-    sync_folder(folder)
+    files.write(MARK, f"{' '.join(found.split())[:_MARK_BYTES]}\n".encode())
 
 
-def read_mark(folder: Path) -> str:
-    """What was found wrong with a generation when it was read whole; "" where nobody found anything."""
+def _read_mark(files: Files) -> str:
     try:
-        return (folder / MARK).read_text(encoding="utf-8", errors="replace").strip() or "it was found damaged"
+        return files.read(MARK).decode(errors="replace").strip() or "it was found damaged"
     except FileNotFoundError:
         return ""
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _iterate_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+def _find_wrong_sizes(records: Mapping[str, FileRecord], sizes: Mapping[str, int]) -> Iterator[str]:
+    for name, record in records.items():
+        if name not in sizes:
+            yield f"{name} is missing"
+        elif sizes[name] != record.size_bytes:
+            yield f"{name} has {sizes[name]} bytes instead of {record.size_bytes}"

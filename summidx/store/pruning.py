@@ -1,20 +1,17 @@
 """Removal of indexes, and of what writers that died left behind; never of what is being built or published.
 
-All is done under the lock of the index, so that a publish comes before or after. A folder that was emptied stays, with
-its lock: a lock that is deleted while somebody waits for it would no longer be one lock.
+All is done under the lock of the index, so that a publish comes before or after; in a bucket, the conditional write of
+CURRENT has the same effect. A folder that was emptied stays, with its lock (a lock that is deleted while somebody waits
+for it would no longer be one lock), and so does a CURRENT in a bucket that says that nothing is published.
 """
 
 import os
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from summidx.errors import NewerIndex, StoreError
 from summidx.records import Manifest
-from summidx.store.current import CURRENT, sync_folder
-from summidx.store.generations import IndexRoot
-from summidx.store.staging import list_staging, lock_index, sweep_staging
+from summidx.store.generations import IndexRoot, generation_name, select_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,61 +69,52 @@ def remove_index(root: IndexRoot, prunable: Prunable) -> str:
     Raises:
         StoreError: its lock is held for too long, or the disk refused.
     """
-    index = root.index_folder(prunable.name)
+    index = root.place.index(prunable.name)
     try:
-        with lock_index(index):
+        with index.exclusive():
+            stored = index.read_current()
             current = root.find_manifest(prunable.name)
             if current is None or current.publish_id != prunable.publish_id:
                 return "it was published anew meanwhile" if current else "it is gone"
-            sweep_staging(index)
-            if any(entry.lives for entry in list_staging(index)):
+            index.sweep_staging()
+            generations = index.generations()
+            published = generation_name(current)
+            if any(lives for _, lives in index.staging()) or any(
+                each.may_be_published for each in generations if each.name != published
+            ):
                 return "it is being built"
-            (index / CURRENT).unlink()
-            sync_folder(index)
-            generations = list((index / "generations").iterdir())
-            for folder in generations:
-                shutil.rmtree(folder, ignore_errors=True)
+            if not index.remove_current(stored):
+                return "it was published anew meanwhile"
+            index.delete_generations(each.name for each in generations)
     except OSError as error:
-        raise StoreError(f"the index {prunable.name!r} cannot be removed from {index}: {error.strerror}") from error
+        raise StoreError(
+            f"the index {prunable.name!r} cannot be removed from {index.where}: {error.strerror}"
+        ) from error
     return ""
 
 
 def sweep_index(root: IndexRoot, name: str) -> None:
-    """Delete what writers that died left in the folder of an index: staging, and generations that nobody reads.
+    """Delete what writers that died left of an index: staging, and generations that nobody reads.
 
     Where CURRENT is damaged, nobody knows which generation is read, and all stay.
 
     Raises:
         StoreError: its lock is held for too long, or the disk refused.
     """
-    index = root.index_folder(name)
+    index = root.place.index(name)
     try:
-        with lock_index(index):
-            sweep_staging(index)
+        with index.exclusive():
+            index.sweep_staging()
+            generations = index.generations()
             manifest = root.find_manifest(name)
-            if (index / CURRENT).exists() and manifest is None:
+            if manifest is None and index.is_published():
                 return
-            kept = kept_generations(index, manifest) if manifest else set()
-            for folder in list((index / "generations").iterdir()):
-                if folder not in kept:
-                    shutil.rmtree(folder, ignore_errors=True)
+            kept = select_kept(generations, generation_name(manifest)) if manifest else set()
+            index.delete_generations(
+                each.name for each in generations if each.name not in kept and not each.may_be_published
+            )
     except OSError as error:
-        raise StoreError(f"what is left in {index} cannot be deleted: {error.strerror}") from error
-
-
-def kept_generations(index: Path, manifest: Manifest) -> set[Path]:
-    """The published generation and the newest other one, in which a search that has just opened it can end."""
-    current = index / "generations" / f"{manifest.generation}.{manifest.publish_id}"
-    others = [folder for folder in (index / "generations").iterdir() if folder != current]
-    newest = max(others, key=_written_at, default=None)
-    return {current} | ({newest} if newest else set())
-
-
-def _written_at(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:  # deleted in this moment
-        return 0.0
+        raise StoreError(f"what is left in {index.where} cannot be deleted: {error.strerror}") from error
 
 
 def _built_at(manifest: Manifest, now: datetime) -> datetime:

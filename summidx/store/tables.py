@@ -4,10 +4,12 @@ Filters are built from enums and numbers only, never from text: a path such as `
 select every row. Tables are small (a repository), so vectors are searched exactly, without an index of their own.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,9 +22,11 @@ from lancedb.index import FTS
 from lancedb.query import BooleanQuery, FullTextQuery, LanceQueryBuilder, LanceVectorQueryBuilder, MatchQuery, Occur
 from lancedb.table import Table
 
-from summidx.errors import StoreError
+from summidx.errors import StorageUnavailable, StoreError
 from summidx.records import Document, Level, Origin, Status, Vectors
 from summidx.store.names import without_surrogates
+from summidx.store.place import TableAddress
+from summidx.store.refusals import describe_refusal
 
 _DOCUMENTS = "documents"
 _WORDS = "words"
@@ -51,6 +55,8 @@ _WORD_SCHEMA = pa.schema(
     ]
 )
 """`code_documents`: without tests, documentation and the like, whose words would make those of the code seem common."""
+_OF_STORAGE = re.compile(r"Generic S3 error|store: \"S3\"|Failed to get AWS credentials|PermissionDenied|error sending")
+"""LanceDB's errors have no types of their own: what its client of object storage says is no damage of the index."""
 _WHOLE_WORDS = FTS(
     base_tokenizer="whitespace",
     lower_case=False,
@@ -115,12 +121,13 @@ class IndexTable:
         StoreError: at construction and from every method, when the table is missing or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        if not (folder / f"{_DOCUMENTS}.lance").is_dir():  # connecting would make the folder
-            raise StoreError(f"{folder} holds no table: the index is damaged, build it again")
+    def __init__(self, address: TableAddress) -> None:
+        self.address = address
+        uri = address.uri
+        if isinstance(uri, Path) and not (uri / f"{_DOCUMENTS}.lance").is_dir():  # connecting would make the folder
+            raise StoreError(f"{uri} holds no table: the index is damaged, build it again")
         try:
-            self._database = lancedb.connect(folder)
+            self._database = lancedb.connect(uri, storage_options=dict(address.options) or None)
             self._table = self._database.open_table(_DOCUMENTS)
         except (RuntimeError, OSError, ValueError) as error:
             raise self._damaged(error) from error
@@ -152,14 +159,15 @@ class IndexTable:
         except (RuntimeError, OSError, ValueError) as error:
             raise self._damaged(error) from error
         if not np.isfinite(values).all():
-            raise StoreError(f"the index in {self.folder} is damaged (a vector holds no numbers): build it again")
+            raise StoreError(f"the index in {self.address.uri} is damaged (a vector holds no numbers): build it again")
         if not all(self.bm25([(row["word"], 1.0)], 1) for row in words):
-            raise StoreError(f"the index in {self.folder} is damaged (it does not find its words): build it again")
+            raise StoreError(f"the index in {self.address.uri} is damaged (it does not find its words): build it again")
 
     def documents(self, levels: Iterable[Level] | None = None) -> list[Document]:
         """All documents, or those of some levels, in the order in which they were written."""
         query = self._table.search().select(["row", *_DOCUMENT_COLUMNS]).limit(max(1, self.count()))
-        return [document for _, document in sorted(self._read_documents(query, _filter(levels, None)))]
+        found = self._read_documents(query, _filter(levels, None))
+        return [document for _, document in sorted(found, key=itemgetter(0))]
 
     def take(self, rows: Sequence[int]) -> dict[int, Document]:
         """The documents of some rows."""
@@ -272,7 +280,12 @@ class IndexTable:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> StoreError:
-        return StoreError(f"the index in {self.folder} is damaged ({_first_line(error)}): build it again")
+        if self.address.options and _OF_STORAGE.search(str(error)):
+            return StorageUnavailable(
+                f"the object storage of {self.address.uri} does not answer or refuses, so the index cannot be read: "
+                f"{describe_refusal(str(error))}"
+            )
+        return StoreError(f"the index in {self.address.uri} is damaged ({_first_line(error)}): build it again")
 
 
 def _count_words(documents: Sequence[Document]) -> pa.Table:

@@ -6,13 +6,12 @@ then on sees it and has the index built again. There is no list of findings besi
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from summidx.errors import StoreError
+from summidx.errors import StorageUnavailable, StoreError
 from summidx.records import Manifest, count_documents, count_where
-from summidx.store.generations import IndexRoot
+from summidx.store.generations import IndexRoot, generation_name
 from summidx.store.inventory import find_changed_files, mark_damaged, read_inventory
-from summidx.store.staging import lock_index
+from summidx.store.place import Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +32,47 @@ def read_whole(root: IndexRoot, name: str) -> WholeReading:
     """Read the published index of `name` whole, and mark it where it is damaged.
 
     An index that is published anew while it is read is read again. One that is gone is whole.
+
+    Raises:
+        StorageUnavailable: object storage does not answer: nothing is known of it, and nothing is marked.
     """
     while True:
         try:
             manifest = root.read_manifest(name)
+        except StorageUnavailable:
+            raise
         except StoreError as error:
             return WholeReading(name, (str(error),))  # as every plan sees it, too
         if manifest is None:
             return WholeReading(name)
-        folder = root.generation_folder(name, manifest)
-        faults = tuple(_find_faults(folder, manifest))
+        files = root.files(name, manifest)
+        faults = tuple(_find_faults(files, manifest))
         if not faults:
-            return WholeReading(name, (), count_where(manifest.counts), _has_digests(folder))
+            return WholeReading(name, (), count_where(manifest.counts), _has_digests(files))
         try:
-            if _mark(root, name, manifest.publish_id, folder, faults):
+            if _mark(root, name, manifest.publish_id, files, faults):
                 return WholeReading(name, faults)
         except (OSError, StoreError) as error:
             return WholeReading(name, faults, not_marked=" ".join(str(error).split()))
 
 
-def _find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+def _find_faults(files: Files, manifest: Manifest) -> Iterator[str]:
     """What is damaged. Rows are only read where the files are whole: LanceDB trusts what it reads of a file."""
-    if not folder.is_dir():
-        yield f"its generation {folder.name} is missing"
+    if not files.sizes():
+        yield f"its generation {generation_name(manifest)} is missing"
         return
-    changed = list(find_changed_files(folder))
+    changed = list(find_changed_files(files))
     yield from changed
     if changed:
         return
     from summidx.store.tables import IndexTable
 
     try:
-        table = IndexTable(folder)
+        table = IndexTable(files.table)
         table.read_whole()
         documents = table.documents()
+    except StorageUnavailable:
+        raise
     except (StoreError, ValueError) as error:
         yield str(error)
         return
@@ -78,20 +84,22 @@ def _find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield f"its vectors have {table.dim} dimensions instead of {manifest.dim}"
 
 
-def _mark(root: IndexRoot, name: str, publish_id: str, folder: Path, faults: tuple[str, ...]) -> bool:
+def _mark(root: IndexRoot, name: str, publish_id: str, files: Files, faults: tuple[str, ...]) -> bool:
     """Mark the generation, unless another one has been published since: then False."""
     more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-    with lock_index(root.index_folder(name)):
+    with root.place.index(name).exclusive():
         try:
             latest = root.read_manifest(name)
+        except StorageUnavailable:
+            raise
         except StoreError:
             return False  # read again, and told as it is then
         if latest is None or latest.publish_id != publish_id:
             return False
-        if folder.is_dir():  # else everybody sees the damage
-            mark_damaged(folder, f"{faults[0]}{more} (found by a whole reading)")
+        if files.sizes():  # else everybody sees the damage
+            mark_damaged(files, f"{faults[0]}{more} (found by a whole reading)")
     return True
 
 
-def _has_digests(folder: Path) -> bool:
-    return all(record.sha256 for record in read_inventory(folder).values())
+def _has_digests(files: Files) -> bool:
+    return all(record.sha256 for record in read_inventory(files).values())

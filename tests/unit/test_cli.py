@@ -221,11 +221,11 @@ def test_an_index_of_another_model_is_an_error_that_says_what_to_do(summidx, htt
     assert done.stderr.startswith("error: the index 'http' was embedded by hashing/256, the query by hashing/64: name ")
 
 
-def test_object_storage_is_refused_in_a_line(summidx):
-    done = summidx("list", "--index-root", "s3://bucket/x", with_root=False)
+def test_other_storage_is_refused_in_a_line(summidx):
+    done = summidx("list", "--index-root", "gs://bucket/x", with_root=False)
     assert (done.exit_code, done.stderr) == (
         2,
-        "error: an index root on s3:// is not supported yet: give a local folder\n",
+        "error: an index root on gs:// is not supported: give a folder, or s3://BUCKET/PREFIX\n",
     )
 
 

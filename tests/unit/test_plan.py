@@ -192,7 +192,8 @@ class TestConfirmRebuild:
 
 def test_a_plan_that_was_written_before_reasons_were_kept_is_read(built, settings):
     plan = make_plan(built, settings)
-    path = write_plan(plan, settings.index_root, "run")
+    write_plan(plan, settings.index_root, "run")
+    path = Path(settings.index_root) / ".summidx" / "plans" / "run.json"
     older = asdict(plan)
     for repo in older["repos"]:
         del repo["has_index"], repo["only_changed"]
@@ -253,7 +254,8 @@ def test_the_last_run_is_the_one_whose_plan_was_written_last_and_its_parameters_
     first, last, retried = (str(uuid.UUID(int=n)) for n in (3, 2, 1))
     assert find_last_run(str(tmp_path)) is None
     for age, run in enumerate((retried, last, first)):
-        path = write_plan(Plan((), None, parameters={"levels": ["file"], "number": age}), str(tmp_path), run)
+        write_plan(Plan((), None, parameters={"levels": ["file"], "number": age}), str(tmp_path), run)
+        path = tmp_path / ".summidx" / "plans" / f"{run}.json"
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     (path.parent / "notes.json").write_text("{}")
 

@@ -53,7 +53,7 @@ def test_what_is_old_is_deleted_and_all_else_stays(settings, tmp_path):
         write(tmp_path / "index" / "cache.sqlite", days=90),
     ]
     would = sweep_runs(settings, results, dry_run=True)
-    assert sorted(each.path for each in would) == sorted(old)
+    assert sorted(tmp_path / "index" / each.path for each in would) == sorted(old)
     assert all(path.exists() for path in old)
     assert sweep_runs(settings, results) == would
     assert not any(path.exists() for path in old)

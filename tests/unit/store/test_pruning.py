@@ -114,14 +114,14 @@ WRITER = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from conftest import build_document, build_manifest, build_vectors
-from summidx.store import generations
+from summidx.store import folder, generations
 root = generations.IndexRoot(sys.argv[1])
 documents = [build_document("a.py")]
 staging = root.stage(sys.argv[3], "killed")
 staging.write(documents, build_vectors(1), [])
 if sys.argv[4] == "staged":
     os.kill(os.getpid(), signal.SIGKILL)
-generations.write_current = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+folder.write_current = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 manifest = build_manifest(documents, name=sys.argv[3], generation="killed", publish_id="p9")
 root.publish(staging, manifest, expected_publish_id=None)
 """

@@ -5,6 +5,7 @@ import pytest
 
 from summidx.errors import StoreError
 from summidx.records import Level, Origin, Status, Vectors
+from summidx.store.place import TableAddress
 from summidx.store.tables import Frequency, IndexTable, write_table
 
 
@@ -14,7 +15,7 @@ def write(tmp_path, vectors):
         folder = tmp_path / "generation"
         folder.mkdir()
         write_table(folder, documents, values or vectors(len(documents)))
-        return IndexTable(folder)
+        return IndexTable(TableAddress(folder))
 
     return write
 
@@ -161,16 +162,16 @@ def test_rows_that_do_not_fit_together_are_refused(tmp_path, document, vectors):
 
 def test_a_folder_without_a_table_is_damaged_and_is_not_made(tmp_path):
     with pytest.raises(StoreError, match="build it again"):
-        IndexTable(tmp_path / "nothing")
+        IndexTable(TableAddress(tmp_path / "nothing"))
     assert not (tmp_path / "nothing").exists()
 
 
 def test_a_damaged_table_says_so_in_one_line(write, document):
     table = write([document("a.py")])
-    for path in (table.folder / "documents.lance" / "data").iterdir():
+    for path in (table.address.uri / "documents.lance" / "data").iterdir():
         path.write_bytes(b"")
     with pytest.raises(StoreError, match="is damaged") as caught:
-        IndexTable(table.folder).documents()
+        IndexTable(table.address).documents()
     assert "\n" not in str(caught.value)
 
 

@@ -26,6 +26,7 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
+from flows.artifacts import live_artifacts, publish_report
 from flows.cluster import is_in_process
 from flows.ledger import FLOW, crash_run, crash_unfinished
 from flows.logs import log_file
@@ -35,11 +36,13 @@ from flows.progress import (
     RepoResult,
     RunReport,
     build_report,
+    following,
     journal_context,
     tell_plan,
     tell_report,
     tell_warning,
 )
+from flows.report import write_run_report
 from flows.repositories import INTERRUPTED, build_repositories
 from flows.results import results_folder
 from flows.resume import LastRun, find_resumed, plan_resumed
@@ -168,7 +171,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     run_id = str(context.flow_run.id)
     request, last = _resolve(asked_for, run_id)
     settings = request.settings(from_api=context.flow_run.deployment_id is not None)
-    with prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}") as log:
+    with following() as live, prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}") as log:
         in_process = is_in_process(settings.cluster)
         announce(settings.log_dir, context.flow_run, in_process=in_process)
         take_signals(partial(copy_context().run, crash_run, context.flow_run.id, INTERRUPTED))
@@ -179,13 +182,16 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
             tell_warning(DIED_IN_PROCESS.format(death[:8]))
         for warning in [*request.warnings(), *check_cluster(settings)]:
             tell_warning(warning)
+        live.phase("planning")
         plan = _plan_run(request, last, settings, run_id)
+        live.planned(plan, settings, title=context.flow_run.name)
         tell_plan(plan, settings.index_root, page=ui_page(api_url, run_id))
         journal = Journal(log.with_suffix(".jsonl"), journal_context(run_id, settings, plan))
         try:
-            results = build_repositories(plan, settings, run_id, context.task_runner, journal, apart=bool(death))
+            with live_artifacts(live, wanted=bool(plan.to_build)):
+                results = build_repositories(plan, settings, run_id, context.task_runner, journal, apart=bool(death))
         finally:
-            journal.end(time.monotonic() - started)
+            journal.end(time.monotonic() - started, live.timeline())
         if death and not any(result.ending == "crashed" for result in results):
             forget_death(settings.log_dir)
     seconds = time.monotonic() - started
@@ -196,9 +202,12 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
         results=results,
         prediction=_check_prediction(plan, settings, results, seconds),
     )
-    tell_report(report)
+    written = write_run_report(journal.path)
+    tell_report(report, page=written.page if written else None)
     if not context.task_runner.wait_for_api():
         expect_no_api()
+    elif written:
+        publish_report(written.markdown)
     if report.failed or report.not_attempted:
         return Failed(message=report.message())
     return Completed(message=report.message(), data=RUN_REPORT.dump_python(report, mode="json"))

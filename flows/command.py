@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -28,6 +28,7 @@ QUIET = {
     # Must be set before distributed is imported: it alone cut 72 log lines to 4.
     "DASK_LOGGING__DISTRIBUTED": "critical",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -111,15 +112,17 @@ def main() -> NoReturn:
 
 
 def _run(parameters: dict[str, Any], given: dict[str, str], *, as_json: bool) -> int:
+    stream = sys.stderr if as_json else sys.stdout
+    _say_starting(stream)
     from flows.build import RUN_REPORT, summary_index
     from flows.progress import listening
     from flows.resume import render_retries
     from flows.terminal import Terminal
 
-    terminal = Terminal(sys.stderr if as_json else sys.stdout)
+    terminal = Terminal(stream)
     untold: Exception | None = None
     try:
-        with listening(terminal):
+        with terminal.showing(), listening(terminal):
             state = summary_index(
                 **{name: value for name, value in parameters.items() if value is not None}, return_state=True
             )
@@ -149,6 +152,13 @@ def _run(parameters: dict[str, Any], given: dict[str, str], *, as_json: bool) ->
         sys.stdout.flush()
         os._exit(FAILED)  # at its exit Prefect waits two minutes for an API that is gone; all else is closed by now
     return FAILED if report.failed or report.not_attempted else 0
+
+
+def _say_starting(stream: TextIO) -> None:
+    """The imports take seconds; the display begins on this line."""
+    if stream.isatty() and os.environ.get("TERM") != "dumb":
+        stream.write("starting …\r")
+        stream.flush()
 
 
 def _refuse_unusable(parameters: dict[str, Any]) -> Settings:

@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distributed import Worker, WorkerPlugin
 from prefect.logging.configuration import setup_logging
 
-from flows.logs import log_file
+from flows.logs import TaskLog, log_file
+from flows.looks import WorkerLook, find_gpu_use
 from flows.worker_warnings import WarningSender
+from summidx.activity import Look
 from summidx.durations import format_duration
 from summidx.errors import NotAttempted, UsageError
 from summidx.plan import Plan
@@ -133,6 +135,11 @@ class RunEngine:
             engine.set_cap(cap)
         return engine.demand()
 
+    def look(self) -> Look:
+        """What this process is doing. Never waits long."""
+        engine = self._engine
+        return engine.look() if engine is not None else Look()
+
     def stop(self, reason: str) -> None:
         """Tell every step that runs here to end."""
         with self._lock:
@@ -188,14 +195,28 @@ def stop_run(run_id: str, reason: str) -> None:
         run_engine.stop(reason)
 
 
-def share_run(run_id: str, cap: int | None) -> "Demand | None":
-    """Tell the run in this process how many calls it may have in flight (None: as it is); what its calls do.
+def share_run(run_id: str, cap: int | None, dask_worker: Any = None) -> WorkerLook | None:  # noqa: ANN401 - no types
+    """Tell the run in this process how many calls it may have in flight (None: as it is); what it is doing.
 
     Called in the event loop of a worker. None where the run is not known here (yet).
     """
     with _lock:
         run_engine = _runs.get(run_id)
-    return run_engine.share(cap) if run_engine is not None else None
+    if run_engine is None:
+        return None
+    demand = run_engine.share(cap)
+    return replace(_look_at(run_engine, dask_worker), demand=demand)
+
+
+def look_run(run_id: str, dask_worker: Any = None) -> WorkerLook | None:  # noqa: ANN401
+    """What the run is doing in this process, which shares its calls with no other; otherwise as `share_run`."""
+    with _lock:
+        run_engine = _runs.get(run_id)
+    return _look_at(run_engine, dask_worker) if run_engine is not None else None
+
+
+def _look_at(run_engine: RunEngine, worker: Any) -> WorkerLook:  # noqa: ANN401
+    return WorkerLook(name=str(getattr(worker, "name", "")), work=run_engine.look(), gpu=find_gpu_use(worker))
 
 
 def close_run(run_id: str) -> None:
@@ -227,6 +248,10 @@ class RunPlugin(WorkerPlugin):
         ours = logging.getLogger("summidx")
         ours.addHandler(sender)
         self._resources.callback(ours.removeHandler, sender)
+        task_log = TaskLog()
+        ours.addHandler(task_log)
+        self._resources.callback(ours.removeHandler, task_log)
+        ours.setLevel(logging.INFO)
         if open_run(self.run):
             setup_logging()  # Prefect would do it at the first task, and drop the handler below
             self._resources.enter_context(log_file(self.run.settings().log_dir, f"worker-{os.getpid()}"))

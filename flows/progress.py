@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 from prefect import get_run_logger
 
+from flows.live import EndedRow, LiveRun, going_on, live_run
 from flows.messages import describe_failures
 from summidx.accounting import Totals, build_totals
 from summidx.escaping import escape_line
@@ -246,15 +248,23 @@ def ending_of(outcome: Outcome) -> Ending:
     return endings[outcome]
 
 
+LineKind = Literal["plain", "ended", "failed", "warning", "other"]
+"""What a line is about: a repository that ended well, or not; `other`: what somebody else wrote to the terminal."""
+
+
 class Listener(Protocol):
     """Somebody in front of a terminal, or a program, that follows a run in this process."""
 
-    def tell(self, line: str) -> None:
+    def follow(self, run: LiveRun) -> None:
+        """Look at this run from now on."""
+        ...
+
+    def tell(self, line: str, kind: LineKind = "plain") -> None:
         """Show a line."""
         ...
 
-    def ended(self, report: RunReport) -> None:
-        """Take the report."""
+    def ended(self, report: RunReport, page: Path | None) -> None:
+        """Take the report, and where its page lies, if there is one."""
         ...
 
 
@@ -269,6 +279,15 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextmanager
+def following() -> Iterator[LiveRun]:
+    """Follow the run of this block while it goes."""
+    with going_on(LiveRun()) as live:
+        if listener := _listener.get():
+            listener.follow(live)
+        yield live
 
 
 def tell_plan(plan: Plan, index_root: str, *, page: str) -> None:
@@ -291,14 +310,21 @@ def tell_plan(plan: Plan, index_root: str, *, page: str) -> None:
 
 def tell_result(result: RepoResult, ended: int, total: int) -> None:
     """Say how one repository ended: the `ended`th of the `total` that were to build."""
-    _tell(f"[{ended}/{total}] {result.line()}")
+    live_run().ended(ended_row(result))
+    _tell(f"[{ended}/{total}] {result.line()}", "failed" if result.failed else "ended")
+
+
+def ended_row(result: RepoResult) -> EndedRow:
+    """How a repository ended, for whoever follows the run."""
+    seconds = sum(result.usage.durations_s.values()) if result.usage is not None else 0.0
+    return EndedRow(result.name, result.ending, result.documents, seconds, result.reason)
 
 
 def tell_warning(line: str) -> None:
     """Say what is done otherwise than it was asked for."""
     get_run_logger().warning(escape_line(line))
     if listener := _listener.get():
-        listener.tell(f"warning: {line}")
+        listener.tell(f"warning: {line}", "warning")
 
 
 def make_notes() -> tuple[Callable[[str], None], Callable[[str], None]]:
@@ -315,19 +341,19 @@ def make_notes() -> tuple[Callable[[str], None], Callable[[str], None]]:
     return note, tell
 
 
-def tell_report(report: RunReport) -> None:
-    """Hand over the report."""
+def tell_report(report: RunReport, page: Path | None = None) -> None:
+    """Hand over the report, and its page."""
     for warning in report.warnings():
         get_run_logger().warning(escape_line(warning))
     get_run_logger().info(report.message())
     if listener := _listener.get():
-        listener.ended(report)
+        listener.ended(report, page)
 
 
-def _tell(line: str) -> None:
+def _tell(line: str, kind: LineKind = "plain") -> None:
     get_run_logger().info(escape_line(line))
     if listener := _listener.get():
-        listener.tell(line)
+        listener.tell(line, kind)
 
 
 def _names(names: Sequence[str]) -> str:

@@ -21,13 +21,14 @@ from flows.cluster import make_cluster
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
 from flows.lane import Lane
 from flows.ledger import record_loss, record_lost_try
+from flows.live import live_run
 from flows.progress import make_notes, tell_warning
 from flows.remote import check_machines, scheduler_wanted
 from flows.shares import Shares
 from flows.submission import submit_to_cluster
 from flows.suspects import CONDEMNED, SUSPECT, Ended, state_of_lost, was_killed
 from flows.watch import Watch
-from flows.worker_warnings import WarningReceiver, topic_of
+from flows.worker_warnings import WarningReceiver, keep_line, topic_of
 from summidx.errors import ServiceLost
 
 WORKER_TIMEOUT_S = 60.0
@@ -201,13 +202,12 @@ class IndexTaskRunner(DaskTaskRunner):
         if address:  # a run that is tried again has the same id, and its scheduler may be the same one
             self._unregister(StopPlugin.name_for(run.run_id))
         plugin = RunPlugin(run)
-        self.client.subscribe_topic(topic_of(run.run_id), WarningReceiver(*make_notes()).take)  # type: ignore[no-untyped-call]
+        self.client.subscribe_topic(topic_of(run.run_id), WarningReceiver(*make_notes(), keep=keep_line).take)  # type: ignore[no-untyped-call]
         self.client.register_plugin(plugin)
         self._plugin = plugin
         _, tell = make_notes()
         self._watch = Watch(str(PREFECT_API_URL.value()), self.client, self._scheduler, tell, self._give_up)
-        if run.max_calls is not None:
-            self._shares = Shares(self.client, run.run_id, run.settings().llm, run.max_calls)
+        self._shares = Shares(self.client, run.run_id, run.settings().llm, run.max_calls, live_run().looked)
 
     @property
     def _prepared(self) -> Run:

@@ -1,5 +1,8 @@
 """Divides the limit on calls in flight over a run's worker processes, by what each has to do, about once a second.
 
+With their demand the workers tell what they are doing, for whoever watches the run. A worker that has the endpoint to
+itself finds the limit by itself, and is only watched.
+
 The limit is the endpoint's; each process only holds the cap that it is told. A process that dies, hangs or joins
 changes nothing here but the next division.
 """
@@ -8,12 +11,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as OutOfTimeError
 from dataclasses import replace
 from typing import Any
 
-from flows.engines import share_run
+from flows.engines import look_run, share_run
+from flows.looks import WorkerLook
 from summidx.llm.limits import AdaptiveLimit, Demand, share_by_demand, sum_demands
 from summidx.llm.server_load import LoadReader
 from summidx.settings import LLMSettings, Provider
@@ -21,6 +25,9 @@ from summidx.settings import LLMSettings, Provider
 PERIOD_S = 0.7
 ANSWER_S = 2.0
 """A worker that has not answered by then keeps its cap, which nobody else gets, until it answers or is gone."""
+
+OnLook = Callable[[Mapping[str, WorkerLook], int], None]
+"""Told what each worker is doing, by its address, and how many calls may be in flight, all workers together."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,20 +100,31 @@ class Division:
 class Shares:
     """A thread of the flow's process that asks each worker for its demand and tells it its cap, until it is closed."""
 
-    def __init__(self, client: Any, run_id: str, settings: LLMSettings, initial: int) -> None:  # noqa: ANN401 - no types
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401 - no types
+        run_id: str,
+        settings: LLMSettings,
+        initial: int | None,
+        on_look: OnLook | None = None,
+    ) -> None:
         """Start dividing.
 
         Args:
             client: of the Dask cluster.
             run_id: the flow run.
             settings: the endpoint and its limit.
-            initial: the cap with which each worker starts.
+            initial: the cap with which each worker starts; None: there is one, and nothing to divide.
+            on_look: told in each round what was seen.
         """
         self._client = client
         self._run_id = run_id
-        self._initial = initial
+        self._initial = initial or 0
+        self._divides = initial is not None
+        self._on_look = on_look
+        self._looks: dict[str, WorkerLook] = {}
         self._division = Division(settings.concurrency)
-        shows_load = settings.provider is Provider.OPENAI and settings.base_url
+        shows_load = self._divides and settings.provider is Provider.OPENAI and settings.base_url
         self._reader = LoadReader(settings.base_url, settings.model) if shows_load else None
         self._unanswered: dict[str, asyncio.Task[Demand | None]] = {}
         self._ended = threading.Event()
@@ -123,20 +141,35 @@ class Shares:
         while not self._ended.wait(PERIOD_S):
             try:
                 load = self._reader.read() if self._reader is not None else None
-                round_ = asyncio.run_coroutine_threadsafe(self._divide(load), self._client.loop.asyncio_loop)
+                turn = self._divide(load) if self._divides else self._look()
+                round_ = asyncio.run_coroutine_threadsafe(turn, self._client.loop.asyncio_loop)
                 try:
                     round_.result(5 * ANSWER_S)
                 finally:
                     round_.cancel()  # one that overruns does not meet the next; nothing where it has ended
                 failed = False
+                self._tell()
             except (Exception, OutOfTimeError) as error:
-                if not failed and not self._ended.is_set():
+                if self._divides and not failed and not self._ended.is_set():
                     logger.warning("the calls could not be shared out anew (%s: %s)", type(error).__name__, error)
                 failed = True
+
+    def _tell(self) -> None:
+        if self._on_look is not None:
+            looks = dict(self._looks)
+            caps = sum(look.work.cap for look in looks.values())
+            self._on_look(looks, self._division.limit if self._divides else caps)
+
+    async def _look(self) -> None:
+        """See what the one worker does."""
+        present = await self._client.nthreads()
+        self._looks = {worker: look for worker, look in self._looks.items() if worker in present}
+        await self._ask(dict.fromkeys(present))
 
     async def _divide(self, load: Any) -> None:  # noqa: ANN401
         division = self._division
         present = await self._client.nthreads()
+        self._looks = {worker: look for worker, look in self._looks.items() if worker in present}
         demands = await self._ask({worker: division.caps.get(worker) for worker in present})
         silent = {each: division.caps.get(each, self._initial) for each in present if each not in demands}
         division.observe(demands, time.monotonic(), load)
@@ -177,9 +210,13 @@ class Shares:
         return {worker: demand for worker, demand in answers.items() if demand is not None}
 
     async def _ask_one(self, worker: str, cap: int | None) -> Demand | None:
+        asked = (share_run, self._run_id, cap) if self._divides else (look_run, self._run_id)
         try:
-            answers = await self._client.run(share_run, self._run_id, cap, workers=[worker], on_error="ignore")
+            answers = await self._client.run(*asked, workers=[worker], on_error="ignore")
         except (OSError, ValueError, KeyError):  # it is gone
             return None
-        demand: Demand | None = answers.get(worker)
-        return demand
+        look: WorkerLook | None = answers.get(worker)
+        if look is None:
+            return None
+        self._looks[worker] = look
+        return look.demand

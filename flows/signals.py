@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
+from flows.capture import release
+
 GRACE_S = 13.0
 """A run ends within 15 s of a signal; what has not ended by itself in this time is left behind."""
 LAST_WORDS_S = 1.5
@@ -64,6 +66,7 @@ class SignalWatch:
             speaking = threading.Thread(target=_quietly, args=(self.last_words,), daemon=True)
             speaking.start()
             speaking.join(LAST_WORDS_S)
+        release()  # the terminal, if a display holds it
         sys.stderr.write("error: the run did not end in time and is ended now; what is finished is kept\n")
         sys.stderr.flush()
         os._exit(128 + self.signal)

@@ -11,10 +11,20 @@ from typing import Any
 
 from distributed import Worker
 
+from flows.logs import belongs_to_task, name_repository
+
 BUSY_EVERY_S = 60.0
 """Of pauses that the LLM server asks for, no more is told than one in this time."""
 MOST_TOLD = 200
 """Warnings of one run that are told; it is one that matters, not the thousandth of its kind."""
+
+
+logger = logging.getLogger(__name__)
+
+
+def keep_line(line: str) -> None:
+    """Write a warning of a worker to the log file of this process."""
+    logger.warning("%s", line)
 
 
 def topic_of(run_id: str) -> str:
@@ -32,7 +42,12 @@ class WarningSender(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record; one that a closing worker cannot send is in its log file."""
-        event = {"line": " ".join(record.getMessage().split()), "server": str(getattr(record, "server", ""))}
+        name_repository(record)
+        event = {
+            "line": f"{getattr(record, 'repo', '')}{' '.join(record.getMessage().split())}",
+            "server": str(getattr(record, "server", "")),
+            "in_ui": belongs_to_task(record),
+        }
         with suppress(Exception):
             self._worker.log_event(self._topic, event)
 
@@ -44,15 +59,19 @@ class WarningReceiver:
     (`busy`): the first that says so is told.
     """
 
-    def __init__(self, note: Callable[[str], None], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, note: Callable[[str], None], tell: Callable[[str], None], keep: Callable[[str], None] | None = None
+    ) -> None:
         """Listen.
 
         Args:
             note: writes a line to the run's log.
             tell: does so, and shows it on the console.
+            keep: writes it to the run's log file alone: the UI has it, under its task. None: as `note`.
         """
         self._note = note
         self._tell = tell
+        self._keep = keep or note
         self._is_away = False
         self._busy_at: float | None = None
         self._told = 0
@@ -73,6 +92,6 @@ class WarningReceiver:
         else:
             self._told += 1
             if self._told <= MOST_TOLD:
-                self._note(line)
+                (self._keep if said.get("in_ui") else self._note)(line)
             elif self._told == MOST_TOLD + 1:
                 self._note("more warnings are in the log files of the workers")

@@ -23,6 +23,8 @@ class CallRecord:
     def __init__(self) -> None:
         self.requests = 0
         """Requests for completions that were sent."""
+        self.answers = 0
+        """Those that were answered."""
         self.retries: Counter[str] = Counter()
         """Requests beyond a question's first, by the class of the error that made them needed."""
         self.prompt_bytes = 0
@@ -41,6 +43,7 @@ class CallRecord:
 
     def answered(self, seconds: float) -> None:
         """Count an answer that was so long in coming."""
+        self.answers += 1
         self._buckets[max(0, math.ceil(math.log(max(seconds, 1e-9) * 1000, GROWTH)))] += 1
 
     def spent(self, messages: Iterable[Mapping[str, str]], tokens_in: int, tokens_out: int) -> None:

@@ -15,6 +15,7 @@ from summidx.commands import eval as eval_command
 from summidx.commands.disk import prune, show_disk
 from summidx.commands.doctor import examine
 from summidx.commands.plan import plan_build
+from summidx.commands.report import show_report
 from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
 from summidx.records import Document, Level, Manifest, Status, count_where
 from summidx.search.ranking import Mode
@@ -56,6 +57,7 @@ app.command("doctor", context_settings={"token_normalize_func": lambda token: to
 app.command("eval")(eval_command.evaluate_indexes)
 app.command("disk")(show_disk)
 app.command("prune")(prune)
+app.command("report", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(show_report)
 
 IndexRootOption = Annotated[
     str | None,

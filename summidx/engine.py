@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 
+from summidx.activity import Activity, Look
 from summidx.answers import Answers
 from summidx.cache import Cache
 from summidx.daemon_threads import DaemonThreads, ShutDown
@@ -72,6 +74,7 @@ class Engine:
         self.settings = settings
         self._max_calls = max_calls
         self.stop = Stop()
+        self.activity = Activity()
         self._served_model = served_model
         self._orders = itertools.count()
         self._refusals = Refusals()
@@ -184,6 +187,14 @@ class Engine:
         calls: Calls | None = self.__dict__.get("_calls")
         return calls.demand() if calls is not None else Demand()
 
+    def look(self) -> Look:
+        """What this process is doing; unlike `demand`, it may be asked by anybody, and as often as they like."""
+        calls: Calls | None = self.__dict__.get("_calls")
+        if calls is None:
+            return self.activity.look()
+        gate = calls.gate
+        return self.activity.look(in_flight=gate.in_flight, waiting=gate.waiting, cap=gate.cap)
+
     def vectors(self, usage: VectorUsage | None = None, stop: Stop | None = None) -> RepoVectors:
         """The vectors of one repository: what the cache has is not embedded again.
 
@@ -236,7 +247,7 @@ class Engine:
 
     def _submit_embedding(self, work: Callable[[], T]) -> Future[T]:
         try:
-            return self._embedding.submit(work)
+            return self._embedding.submit(copy_context().run, work)  # what is logged there is said of this repository
         except RuntimeError:
             self.stop.check()  # the engine was closed
             raise

@@ -1,5 +1,6 @@
 """Pure: text that is not ours (names, paths, what a server or a damaged file says) made fit to be shown and logged."""
 
+import re
 import unicodedata
 
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
@@ -18,3 +19,11 @@ def escape_line(text: str) -> str:
 def escape_text(text: str) -> str:
     """The same, with a single space for each run of white space, line ends included."""
     return escape_line(" ".join(text.split()))
+
+
+_MARKUP = re.compile(r"[\\`*_\[\]#|<>~&$:@]")
+
+
+def escape_markdown(text: str) -> str:
+    """One line of text as it is, for a line or a cell of a table of Markdown: no markup, no HTML, no link by itself."""
+    return _MARKUP.sub(r"\\\g<0>", escape_text(text)).replace("www.", "www\\.")

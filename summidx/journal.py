@@ -64,7 +64,7 @@ class Journal:
     """The lines of one run, appended as they come. A disk that refuses them costs the lines, never the run."""
 
     def __init__(self, path: Path, context: RunContext) -> None:
-        self._path = path
+        self.path = path
         self._context = context
         self._entries: list[RepoEntry] = []
 
@@ -73,17 +73,23 @@ class Journal:
         self._entries.append(entry)
         self._write(render_repository(entry, self._context))
 
-    def end(self, seconds: float) -> None:
-        """Write the line of the run, which took so many seconds, also where it was interrupted."""
-        self._write(render_run(self._entries, self._context, seconds))
+    def end(self, seconds: float, timeline: Mapping[str, Any] | None = None) -> None:
+        """Write the line of the run, which took so many seconds, also where it was interrupted.
+
+        Args:
+            seconds: wall time.
+            timeline: what was measured while it went on: `fields`, and `samples` of them.
+        """
+        line = render_run(self._entries, self._context, seconds)
+        self._write(line | {"timeline": timeline} if timeline else line)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": line["kind"], "at": at, **line}) + "\n")
         except OSError as error:
-            logger.warning("a line of accounting is lost, %s cannot be written: %s", self._path, error.strerror)
+            logger.warning("a line of accounting is lost, %s cannot be written: %s", self.path, error.strerror)
 
 
 def render_repository(entry: RepoEntry, context: RunContext) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One repository, from source to published index, in readable steps."""
 
+import logging
 import time
 import uuid
 from collections import Counter
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 import summidx
 from summidx import sources
 from summidx.accounting import with_cost
+from summidx.activity import Figures, RepoLook
 from summidx.documents import build_documents, embedding_text, embedding_text_of
 from summidx.engine import Engine
 from summidx.errors import TooManyFailures
@@ -33,6 +35,7 @@ from summidx.records import (
     UnitFailure,
     Usage,
     count_documents,
+    count_where,
     list_faults,
 )
 from summidx.settings import Settings, Stage
@@ -43,6 +46,9 @@ from summidx.vectors import VectorUsage
 
 ALWAYS_ALLOWED_FAILURES = 3
 """So many documents may fail in any repository, however small, before it fails as a whole."""
+FAULTS_LOGGED = 5
+
+logger = logging.getLogger(__name__)
 
 
 def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str | None = None) -> BuildReport:
@@ -69,10 +75,11 @@ def index_repo(pinned: PinnedRepo, engine: Engine, *, expected_publish_id: str |
     if current is not None and current.generation == pinned.generation:
         return report_up_to_date(current)
     tally = Tally(pinned.commit)
-    try:
-        return _build(pinned, engine, tally, expected_publish_id)
-    except Exception as error:
-        raise with_cost(error, tally.cost()) from error.__cause__
+    with engine.activity.following(lambda seconds: tally.look(pinned.name, seconds)):
+        try:
+            return _build(pinned, engine, tally, expected_publish_id)
+        except Exception as error:
+            raise with_cost(error, tally.cost()) from error.__cause__
 
 
 def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_id: str | None) -> BuildReport:
@@ -84,30 +91,41 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
     with tally.step("parse"):
         parsed = parse(content.files, settings.parsing, stop)
         tree = build_tree(wanted_units(parsed.units, settings), pinned.name)
+        tally.units = len(tree.units)
+    skips = (*content.skips, *parsed.skips)
+    skipped = dict(sorted(Counter(skip.reason.value for skip in skips).items()))
+    logger.info(
+        "read %d files of %s: %d units; skipped: %s",
+        len(content.files),
+        commit[:12] or "the folder",
+        tally.units,
+        ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing",
+    )
     publishes = settings.stage is Stage.BOTH
     levels = frozenset(settings.levels)
     with engine.vectors(tally.vectors, stop) as repo_vectors:
 
-        def embed_ahead(unit: Unit, outcome: Summary | UnitFailure) -> None:
+        def settled(unit: Unit, outcome: Summary | UnitFailure) -> None:
+            tally.settled.add(unit.id)
             if publishes and unit.level in levels and isinstance(outcome, Summary):
                 repo_vectors.add(embedding_text_of(unit, outcome))
 
         with tally.step("summarise"):
-            outcomes = engine.summarize(tree, tally.summaries, stop, embed_ahead).outcomes
+            outcomes = engine.summarize(tree, tally.summaries, stop, settled).outcomes
         documents = build_documents(tree, outcomes, levels, searchable=publishes)
         tally.counts = count_documents(documents)
         _refuse_too_many_failures(documents, settings)
-        skips = (*content.skips, *parsed.skips)
         report = BuildReport(
             name=pinned.name,
             outcome=Outcome.SUMMARIZED,
             commit=commit,
             generation="",
             counts=tally.counts,
-            skips=dict(sorted(Counter(skip.reason.value for skip in skips).items())),
+            skips=skipped,
             usage=tally.usage(),
             faults=list_faults(documents),
         )
+        _log_summaries(report)
         if not publishes:
             return report
         with tally.step("embed"):  # what is left of it: the last ones, and those of a small repository
@@ -142,11 +160,19 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
     if not published:  # maybe by another try of this very build, whose worker was taken for lost
         current = root.find_manifest(pinned.name)
         published = current is not None and current.generation == pinned.generation
+    usage = tally.usage()
+    logger.info(
+        "%s: %d texts embedded in %.1f s, %d vectors reused",
+        f"published generation {pinned.generation}" if published else "discarded, another run published first",
+        usage.vectors_embedded,
+        usage.embedding_s,
+        usage.vectors_reused,
+    )
     return replace(
         report,
         outcome=Outcome.BUILT if published else Outcome.SUPERSEDED,
         generation=pinned.generation if published else "",
-        usage=tally.usage(),
+        usage=usage,
     )
 
 
@@ -179,14 +205,20 @@ class Tally:
     vectors: VectorUsage = field(default_factory=VectorUsage)
     durations_s: dict[str, float] = field(default_factory=dict)
     """Wall seconds by step."""
+    units: int = 0
+    settled: set[str] = field(default_factory=set)
+    """The units that have an outcome."""
+    current_step: str = ""
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Measure a block as step `name`."""
         start = time.perf_counter()
+        self.current_step = name
         try:
             yield
         finally:
+            self.current_step = ""
             self.durations_s[name] = round(time.perf_counter() - start, 3)
 
     def usage(self) -> Usage:
@@ -207,9 +239,33 @@ class Tally:
             durations_s=dict(self.durations_s),
         )
 
+    def look(self, name: str, seconds: float) -> RepoLook:
+        """What is to be seen of it from outside, `seconds` after it was begun. Called in any thread."""
+        record = self.summaries.record
+        settled = len(self.settled)
+        figures = Figures(settled, self.summaries.cache_hits, record.answers, record.tokens_in, record.tokens_out)
+        return RepoLook(name, self.current_step, settled, self.units, seconds, figures)
+
     def cost(self) -> BuildCost:
         """What its error carries where it fails."""
         return BuildCost(commit=self.commit, counts=self.counts, usage=self.usage())
+
+
+def _log_summaries(report: BuildReport) -> None:
+    usage = report.usage
+    logger.info(
+        "%d documents in %.1f s: %d calls to the LLM, %d cache hits, %d tokens in, %d out",
+        count_where(report.counts),
+        usage.durations_s.get("summarise", 0.0),
+        usage.llm_calls,
+        usage.cache_hits,
+        usage.tokens_in,
+        usage.tokens_out,
+    )
+    for fault in report.faults[:FAULTS_LOGGED]:
+        logger.warning("%s %s: %s", fault.id, fault.status.value, fault.reason)
+    if len(report.faults) > FAULTS_LOGGED:
+        logger.warning("and more: `summidx show %s` has them all", report.name)
 
 
 def _resolve_now(pinned: PinnedRepo, settings: Settings) -> str:

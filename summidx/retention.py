@@ -4,7 +4,8 @@ Each run deletes what is older than `keep_days`:
 
     INDEX_ROOT/.summidx/plans/RUN.json              for a Retry of the run
     INDEX_ROOT/.summidx/known-failures/NAME.json    of a repository that is not asked for any more
-    LOG_DIR/<timestamp>-{run,worker}-*.{log,jsonl}  of each run and its workers; what the last runs cost is kept
+    LOG_DIR/<timestamp>-{run,worker}-*.{log,jsonl,html,json}
+                                                    of each run and its workers; what the last runs cost is kept
     PREFECT_LOCAL_STORAGE_PATH/*                    results of our tasks; those of other flows are left alone
     CACHE.damaged-*                                 a damaged cache, after what could be read was carried over
 """
@@ -26,7 +27,7 @@ from summidx.settings import Settings
 from summidx.store.generations import IndexRoot
 
 DAY_S = 86_400
-_LOG = re.compile(r"\d{8}T\d{6}Z-(run|worker)-[\w.-]+\.(log|jsonl)")
+_LOG = re.compile(r"\d{8}T\d{6}Z-(run|worker)-[\w.-]+\.(log(\.\d)?|jsonl|html|json)")
 _MAX_RESULT_BYTES = 1_000_000
 _RESULT_FIELDS = {"name", "outcome", "commit", "generation", "counts"}
 

@@ -51,6 +51,7 @@ class Build:
     env: dict[str, str]
     options: tuple[str, ...] = ("--embedding-model", "hashing", "--index-root", "index")
     extra_env: dict[str, str] = field(default_factory=dict)
+    path: Path = BUILD
 
     def start(self, *args: str | Path, **popen: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -31,9 +31,9 @@ def test_a_run_is_seen_in_the_terminal_and_in_the_ui(shown, build, api):
 
     text = "\n".join(shown.lines)
     assert "[3/3] " in text
-    assert "1/3 repositories failed: <b>|`x`" in text
+    assert "1 of 3 repositories failed: <b>|`x`" in text
     assert re.search(r"Beginning flow run|Created task run|Finished in state", text), "what others wrote is above it"
-    for part in ("of 3 repositories", "in flight", "━", "about"):
+    for part in ("3 repositories   ", "in flight", "tokens out", "━"):
         assert not any(part in line for line in shown.lines), "nothing of the display is left behind"
     assert shown.raw.count("\x1b[?25l") == shown.raw.count("\x1b[?25h"), "the cursor is there again"
 

@@ -21,8 +21,10 @@ from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 
 from flows.ledger import PAGE
+from flows.prefect_server import STARTUP_TIMEOUT_S
 from flows.progress import tell_warning
 from summidx.errors import UsageError
 from summidx.plan import Plan, find_last_run, load_plan, make_retry_plan
@@ -31,6 +33,7 @@ from summidx.settings import Settings
 from summidx.store.generations import IndexRoot
 
 ENTRYPOINT = "flows.build.summary_index"
+STARTUP_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,9 @@ def render_retries(run_id: str, index_root: str, parameters: Mapping[str, Any], 
     prefect = [_command("prefect", str(Path(sys.executable).with_name("prefect")))]
     prefect += ["flow-run", "retry", run_id, "--entrypoint", ENTRYPOINT]
     settings = "".join(f"{name}={shlex.quote(value)} " for name, value in environment.items())
-    return f"Retry:   {settings}{shlex.join(resume)}\nor:      {settings}{shlex.join(prefect)}"
+    # Where no API stays, Prefect starts one for its command, and gives it up after 20 s unless it is told to wait.
+    patience = "" if PREFECT_API_URL.value() else f"{STARTUP_VARIABLE}={STARTUP_TIMEOUT_S:.0f} "
+    return f"Retry:   {settings}{shlex.join(resume)}\nor:      {settings}{patience}{shlex.join(prefect)}"
 
 
 def _command(name: str, path: str) -> str:

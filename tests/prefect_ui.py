@@ -4,11 +4,12 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from parts import require_part
 from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser")
 STEP_S = 60
@@ -44,8 +45,14 @@ class PrefectUI:
 
     def submit(self) -> str:
         """Submit the form, and go to the run that it has made; its id."""
-        self.page.get_by_role("button", name="Submit").click()
-        self.page.get_by_role("link", name="View run").click()
+        deadline = time.monotonic() + 3 * STEP_S
+        view = self.page.get_by_role("link", name="View run")
+        while not view.is_visible():  # a busy server answers 503 (SQLite is locked), and one click after that is lost
+            assert time.monotonic() < deadline, self.read()
+            self.page.get_by_role("button", name="Submit").click()
+            with suppress(PlaywrightTimeout):
+                view.wait_for(timeout=15_000)
+        view.click()
         self.page.wait_for_url(re.compile("/runs/flow-run/"))
         return self.page.url.split("/flow-run/")[1][:36]
 
@@ -69,7 +76,7 @@ class PrefectUI:
         while True:
             try:
                 self.page.get_by_text(text).first.wait_for(timeout=8_000)
-            except Exception:
+            except PlaywrightTimeout:
                 assert time.monotonic() < deadline, f"{text!r} is not on the page:\n{self.read()}"
                 self.page.reload()
             else:

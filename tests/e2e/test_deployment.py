@@ -148,6 +148,7 @@ def test_a_click_on_cancel_ends_the_run_and_all_of_its_processes(nightly, ui, ha
 
     ui.open_run(run, "TaskRuns")
     ui.wait_for_text("Cancelled")
+    ui.wait_for_text("2 Completed")
     ui.shoot("10-cancelled")
     assert took < CANCELLED_WITHIN_S
     assert set(nightly.built_generations()) == {"alpha", "beta"}

@@ -61,8 +61,8 @@ class PrefectUI:
         self.page.goto(f"{self.url}/runs/flow-run/{run_id}?tab={tab}")
 
     def open_task(self, task_run_id: str) -> None:
-        """Open the page of a task run, where its state's message is."""
-        self.page.goto(f"{self.url}/runs/task-run/{task_run_id}?tab=Details")
+        """Open the page of a task run at its logs, whose last line is the message of its state."""
+        self.page.goto(f"{self.url}/runs/task-run/{task_run_id}?tab=Logs")
 
     def menu(self, item: str) -> Locator:
         """Choose from the page's menu; the dialog that it opens."""

@@ -91,6 +91,7 @@ def test_without_an_earlier_run_it_is_refused_in_one_line(build):
     assert "there is nothing to resume" in line
 
 
+@pytest.mark.timeout(600)  # three servers start, one after the other
 def test_the_commands_that_a_failed_run_prints_work_elsewhere_and_without_a_server_that_stays(
     build, make_repo, module, tmp_path
 ):

@@ -111,6 +111,8 @@ class LiveRun:
         self._failed: deque[tuple[int, EndedRow]] = deque(maxlen=RECENT)
         self._recent: deque[tuple[int, EndedRow]] = deque(maxlen=RECENT)
         self._looks: Mapping[str, WorkerLook] = {}
+        self._gone: set[str] = set()
+        """Names of those that have ended, which an older look still shows at work."""
         self._limit = 0
         self._last: dict[str, Figures] = {}
         """Figures of every worker that was ever seen, by its address."""
@@ -164,6 +166,7 @@ class LiveRun:
         with self._lock:
             self._phase = ""
             self._endings[row.ending] += 1
+            self._gone.add(row.name)
             self._done_bytes += self._sizes.get(row.name, 0)
             kept = self._failed if row.reason else self._recent
             kept.append((sum(self._endings.values()), row))
@@ -196,9 +199,12 @@ class LiveRun:
                 in_flight=sum(look.work.in_flight for look in rows),
                 waiting=sum(look.work.waiting for look in rows),
                 limit=self._limit,
-                workers=tuple(WorkerRow(look.name, look.work.repos, look.gpu) for look in rows),
+                workers=tuple(WorkerRow(look.name, self._under_way(look), look.gpu) for look in rows),
                 ended=tuple(row for _, row in sorted((*self._failed, *self._recent), key=lambda each: each[0])),
             )
+
+    def _under_way(self, look: WorkerLook) -> tuple[RepoLook, ...]:
+        return tuple(repo for repo in look.work.repos if repo.name not in self._gone)
 
     def _figures(self) -> Figures:
         return sum(self._last.values(), self._lost)
@@ -214,7 +220,9 @@ class LiveRun:
     def _share(self) -> float:
         total = sum(self._sizes.values())
         under_way = sum(
-            repo.share * self._sizes.get(repo.name, 0) for look in self._looks.values() for repo in look.work.repos
+            repo.share * self._sizes.get(repo.name, 0)
+            for look in self._looks.values()
+            for repo in self._under_way(look)
         )
         return min(1.0, (self._done_bytes + under_way) / total) if total else 1.0
 
@@ -229,7 +237,7 @@ class LiveRun:
         alone = [
             repo.seconds * (1 - repo.share) / repo.share
             for look in self._looks.values()
-            for repo in look.work.repos
+            for repo in self._under_way(look)
             if repo.share > ETA_SHARE
         ]
         return max([left, *alone])

@@ -53,9 +53,9 @@ def find_task_run() -> TaskRun | None:
 
 
 def name_repository(record: logging.LogRecord) -> bool:
-    """A filter that lets all pass: `repo` is the repository that a record belongs to, as the beginning of its line."""
+    """A filter that lets all pass: `repo` is the repository that a record is about, as the beginning of its line."""
     context = TaskRunContext.get()
-    name = str(context.parameters.get("name", "")) if context is not None else ""
+    name = str(context.parameters.get("name", "")) if context is not None and belongs_to_task(record) else ""
     record.repo = f"[{name}] " if name else ""
     return True
 

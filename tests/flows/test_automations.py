@@ -70,7 +70,10 @@ def automations(api, inbox, prefect_env, tmp_path_factory):
     command = [sys.executable, "-m", "prefect", "automation", "create", "--from-file", folder / "all.yaml"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return {each["name"]: each for each in api.post("/automations/filter", {"limit": 50})}
+    created = {each["name"]: each for each in api.post("/automations/filter", {"limit": 50})}
+    yield created
+    for each in created.values():  # other tests' runs are not theirs to crash
+        api.delete(f"/automations/{each['id']}")
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,8 @@ def events_of(api, run_id, wanted):
     """The events of indexes that a flow run emitted, by index: they travel in the background."""
     deadline = time.monotonic() + 60
     while True:
-        body = {"filter": {"event": {"prefix": ["summidx."]}, "order": "ASC"}, "limit": 50}
-        found = [
-            event
-            for event in api.post("/events/filter", body)["events"]
-            if f"prefect.flow-run.{run_id}" in {each["prefect.resource.id"] for each in event["related"]}
-        ]
+        of_run = {"event": {"prefix": ["summidx."]}, "related": {"id": [f"prefect.flow-run.{run_id}"]}}
+        found = api.post("/events/filter", {"filter": {**of_run, "order": "ASC"}, "limit": 50})["events"]
         if len(found) >= wanted or time.monotonic() > deadline:
             return {event["resource"]["prefect.resource.id"]: event for event in found}
         time.sleep(0.3)

@@ -45,10 +45,10 @@ def test_a_repository_that_stands_still_fails_with_that_reason_and_the_others_ar
     options = ["--llm-provider", "openai", "--llm-model", "fake", "--llm-base-url", fake_llm.base_url]
     fake_llm.script = lambda body, before: Answer(hang=True) if "still_7" in body["messages"][-1]["content"] else None
 
-    report = build.report(*repos, *options, "--repo-timeout", "8s", code=1)
+    report = build.report(*repos, *options, "--repo-timeout", "20s", code=1)
 
     assert (report["built"], report["failed"], report["not_attempted"]) == (2, 1, 0)
-    assert report["by_name"]["still"]["reason"].startswith("it took longer than 8s (`--repo-timeout`)")
+    assert report["by_name"]["still"]["reason"].startswith("it took longer than 20s (`--repo-timeout`)")
     assert api.task_states(report["flow_run_id"]) == {"still": "Failed", "left": "Completed", "right": "Completed"}
     asked = fake_llm.calls
 

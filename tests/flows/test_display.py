@@ -67,7 +67,7 @@ def test_a_run_is_seen_in_the_terminal_and_in_the_ui(shown, build, api):
         assert "calls to the LLM" in said
         assert build.current(name)["generation"] in said
         assert build.current(other)["generation"] not in said, "each under its own task"
-    workers = "\n".join(log.read_text() for log in build.logs if "worker" in log.name)
+    workers = "".join(log.read_text() for log in build.logs if "worker" in log.name)
     assert re.search(r"summidx\.pipeline: \[alpha\] published generation", workers)
     noise = [line for line in workers.splitlines() if not re.search(r" (summidx|prefect|flows)\.", line)]
     assert noise == [], "libraries are quiet"

@@ -222,11 +222,11 @@ class Side:
     """Where Prefect keeps results."""
     fleet: Fleet
 
-    def run(self, folder: Path, *, is_warm: bool = True) -> dict[str, Any]:
+    def run(self, folder: Path) -> dict[str, Any]:
         """Run it from its start until it has ended, and until the API shows all that it did.
 
         Raises:
-            RuntimeError: it failed, or is warm and did not find every repository cached.
+            RuntimeError: it failed, or did not find every repository cached.
         """
         cpu_before_s = self.server.cpu_s()
         environment = {
@@ -237,7 +237,7 @@ class Side:
         build = harness.run_build(folder, self.options, environment=environment, program=self.program)
         flow_run, shown_s = self.server.wait_until_shown(self.fleet.repositories)
         states = self.server.count_states(flow_run)
-        if states != {"Cached" if is_warm else "Completed": self.fleet.repositories, "names": self.fleet.repositories}:
+        if states != {"Cached": self.fleet.repositories, "names": self.fleet.repositories}:
             raise RuntimeError(f"the task runs of {self.fleet.repositories} unchanged repositories are {states}")
         return {
             "command_s": round(build.seconds, 2),
@@ -257,7 +257,7 @@ def measure(fleet: Fleet, folder: Path, runs: int, *, with_stock: bool) -> dict[
     with contextlib.ExitStack() as servers:
         tuned = servers.enter_context(running_prefect(folder / "tuned", SERVER_SETTINGS))
         ours = Side(tuple(options), harness.PROGRAM, tuned, storage, fleet)
-        result: dict[str, Any] = {"first_run": ours.run(folder, is_warm=False), "ours": [], "stock": []}
+        result: dict[str, Any] = {"first_run": ours.run(folder), "ours": [], "stock": []}
         # Ours and stock find the same records: the key of one is made of its inputs alone.
         plan = str(max((fleet.index_root / PLANS).iterdir(), key=lambda path: path.stat().st_mtime))
         stock = None

@@ -12,6 +12,7 @@ from summidx.errors import UsageError
 
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 """A name, an IPv4 or a bracketed IPv6 address, and a port or none. No wild cards, no user, no path."""
+_CREDENTIALS = re.compile(r"[^/?#]*//[^/?#]*@")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -26,6 +27,19 @@ def read_hosts(names: Sequence[str]) -> tuple[str, ...]:
         if not _HOST.fullmatch(host):
             raise ValueError(f"{host!r} is no host: write HOST or HOST:PORT, such as gpu-box:8000")
     return hosts
+
+
+def refuse_credentials(base_url: str) -> None:
+    """Refuse a URL with a user or password: it stands in parameters, plans, logs and printed commands.
+
+    Raises:
+        UsageError: it has one; the message does not repeat it.
+    """
+    if _CREDENTIALS.match(base_url):
+        raise UsageError(
+            "`llm.base_url` holds a user name or a password, which would be stored with every run: write the URL "
+            "without it, and set OPENAI_API_KEY in the environment"
+        )
 
 
 def refuse_other_hosts(

@@ -26,7 +26,7 @@ from summidx.durations import read_duration
 from summidx.errors import UsageError
 from summidx.index_uri import is_uri, local_folder, refuse_other_roots
 from summidx.instructions import check_instructions, load_instructions
-from summidx.llm_hosts import read_hosts, refuse_other_hosts
+from summidx.llm_hosts import read_hosts, refuse_credentials, refuse_other_hosts
 from summidx.records import Level, TestsPolicy
 
 
@@ -536,6 +536,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, from_api: bool 
     except (OSError, ValueError) as error:  # a settings file that is no TOML
         raise UsageError(f"{settings_file()} cannot be read: {error}") from None
     default_url = os.environ.get("OPENAI_BASE_URL", "")
+    refuse_credentials(settings.llm.base_url or default_url)
     asked = dict((overrides or {}).get("llm") or {})
     if base_url := asked.pop("base_url", ""):
         ours = Settings(**{**(overrides or {}), "llm": asked}).llm

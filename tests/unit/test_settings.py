@@ -97,6 +97,14 @@ class TestLLMHosts:
         monkeypatch.setenv("OPENAI_BASE_URL", "http://own.example:8000/v1")
         assert load_settings({"llm": {"base_url": url}}).llm.base_url == url
 
+    @pytest.mark.parametrize("from_environment", [False, True])
+    def test_a_url_with_a_password_is_refused_and_not_repeated(self, from_environment, monkeypatch):
+        url = "http://user:hush@gpu-box:8000/v1"
+        monkeypatch.setenv("OPENAI_BASE_URL", url if from_environment else "")
+        with pytest.raises(UsageError, match="holds a user name or a password") as raised:
+            load_settings({} if from_environment else {"llm": {"base_url": url}})
+        assert "hush" not in str(raised.value)
+
     @pytest.mark.parametrize("strict", [False, True])
     @pytest.mark.parametrize(
         ("hosts", "url"),

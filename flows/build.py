@@ -28,6 +28,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdap
 
 from flows.artifacts import live_artifacts, publish_report
 from flows.cluster import is_in_process
+from flows.fleet import refresh_after
 from flows.ledger import FLOW, crash_run, crash_unfinished
 from flows.logs import log_file
 from flows.prefect_server import expect_no_api, prefect_api, served_flow, ui_page
@@ -192,6 +193,8 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
                 results = build_repositories(plan, settings, run_id, context.task_runner, journal, apart=bool(death))
         finally:
             journal.end(time.monotonic() - started, live.timeline())
+        live.phase("bringing the fleet table up to date")
+        refresh_after(results, settings)
         if death and not any(result.ending == "crashed" for result in results):
             forget_death(settings.log_dir)
     seconds = time.monotonic() - started

@@ -14,6 +14,7 @@ from summidx.commands import cache as cache_command
 from summidx.commands import eval as eval_command
 from summidx.commands.disk import prune, show_disk
 from summidx.commands.doctor import examine
+from summidx.commands.fleet import refresh
 from summidx.commands.plan import plan_build
 from summidx.commands.report import show_report
 from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
@@ -57,6 +58,7 @@ app.command("doctor", context_settings={"token_normalize_func": lambda token: to
 app.command("eval")(eval_command.evaluate_indexes)
 app.command("disk")(show_disk)
 app.command("prune")(prune)
+app.command("fleet")(refresh)
 app.command("report", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(show_report)
 
 IndexRootOption = Annotated[
@@ -94,7 +96,12 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for, in plain words or code; `-` reads standard input.")],
     index_root: IndexRootOption = None,
     repo: Annotated[
-        list[str] | None, typer.Option("--repo", metavar="NAME", help="Search this index only; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--repo",
+            metavar="NAME",
+            help="Search this index only, or those that a pattern fits (`team-*`); repeatable.",
+        ),
     ] = None,
     level: Annotated[
         list[str] | None,
@@ -110,14 +117,19 @@ def search(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Search for code in plain words."""
+    """Search for code in plain words.
+
+    Of several commits of one repository the one that was built last is searched, unless --repo names others.
+    """
+    from summidx.escaping import escape_text
     from summidx.search.searcher import Searcher
+    from summidx.search.selection import match_names
     from summidx.terminal import make_console, print_hits
 
     levels = _parse_levels(level)
     settings, root = _load(index_root, embedding_model=embedding_model)
-    for name in repo or ():
-        root.require_manifest(name)  # before a model is loaded for nothing
+    if repo:
+        match_names(root, repo, root.versions())  # before a model is loaded for nothing
     embedder = None
     if mode.uses_vectors:
         from summidx.embedding.models import load_embedder
@@ -128,6 +140,8 @@ def search(
     hits = searcher.search(text, repos=repo or None, levels=levels, k=k, mode=mode)
     for name, why in searcher.left_out.items():
         typer.echo(f"warning: the index {name!r} is left out: {why}", err=True)
+    if searcher.slow:
+        typer.echo(f"slow: {escape_text(searcher.slow)}; `summidx fleet` brings it up to date", err=True)
     if as_json:
         _print_json([asdict(hit) for hit in hits])
     else:

@@ -63,7 +63,12 @@ def measure_disk(settings: Settings, results: Path) -> DiskUse:
     """
     indexes = sorted(measure_indexes(IndexRoot(settings.index_root)), key=lambda each: (-each.total_bytes, each.name))
     return DiskUse(
-        places=(*_index_places(settings, indexes), *_cache_place(settings), *_run_places(settings, results)),
+        places=(
+            *_index_places(settings, indexes),
+            *_fleet_place(settings),
+            *_cache_place(settings),
+            *_run_places(settings, results),
+        ),
         indexes=tuple(indexes),
         free=tuple(free_spaces(settings)),
     )
@@ -126,6 +131,17 @@ def _index_places(settings: Settings, indexes: Iterable[IndexUse]) -> list[Place
         place("being built", [each.building_bytes for each in uses]),
         place("left by dead writers", [each.left_bytes for each in uses], old=True),
     ]
+
+
+def _fleet_place(settings: Settings) -> list[Place]:
+    fleet = IndexRoot(settings.index_root).place.fleet()
+    try:
+        sizes = [each.size_bytes for each in fleet.generations()] + [size for size, _ in fleet.staging()]
+    except FileNotFoundError:  # no table is there
+        sizes = []
+    except OSError as error:
+        raise StoreError(f"{fleet.where} cannot be read: {error.strerror}") from error
+    return [Place(what="fleet table", where=fleet.where, n=len(sizes), size_bytes=sum(sizes))] if sizes else []
 
 
 def _cache_place(settings: Settings) -> list[Place]:

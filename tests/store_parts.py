@@ -52,7 +52,7 @@ def build_manifest(documents: Sequence[Document], **values: object) -> Manifest:
         "publish_id": "p1",
         "generation": "g1",
         "build_key": "key",
-        "source": "/repos/repo",
+        "source": f"/repos/{values.get('name', 'repo')}",
         "commit": "c1",
         "tree": "t1",
         "counts": count_documents(documents),

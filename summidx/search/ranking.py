@@ -18,6 +18,9 @@ import numpy.typing as npt
 from summidx.records import Document, Level
 from summidx.search.mentions import Mentions
 
+K1, B = 1.2, 0.75
+"""Of BM25, as LanceDB has them."""
+
 VECTOR_SHARE = 0.5
 """Weight of the vectors' part beside BM25's 1."""
 
@@ -198,6 +201,21 @@ def weigh_terms(
         for word, weight in terms
         if here.get(word, 0) > 0
     ]
+
+
+def score_words(text: str, weights: Mapping[str, float], average_words: float) -> float | None:
+    """BM25 of a document, as LanceDB has it (k1 1.2, b 0.75); None where it holds none of the words.
+
+    Args:
+        text: its words, separated by spaces.
+        weights: weight of each word times its rarity (`idf`).
+        average_words: mean number of words of the documents of its index.
+    """
+    words = text.split()
+    counts = Counter(word for word in words if word in weights)
+    norm = K1 * (1 - B + B * len(words) / max(average_words, 1e-9))
+    scores = [weights[word] * n * (K1 + 1) / (n + norm) for word, n in counts.items()]
+    return sum(scores) if scores else None
 
 
 def _sort(scored: Iterable[tuple[Candidate, float]]) -> Ranked:

@@ -1,18 +1,38 @@
 """Search over one or many published indexes."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from summidx.embedding import Embedder
-from summidx.errors import StorageUnavailable, StoreError, UnknownIndex, UsageError
+from summidx.errors import StorageUnavailable, StoreError, UsageError
 from summidx.records import Hit, Level
+from summidx.search.fleet import PICKED, Fleet, FleetReader
 from summidx.search.query import Query, build_query, limit_terms
-from summidx.search.ranking import Candidate, Mode, rank_candidates, rank_files, weigh_names, weigh_terms
+from summidx.search.ranking import (
+    Candidate,
+    Mode,
+    idf,
+    rank_candidates,
+    rank_files,
+    score_words,
+    weigh_names,
+    weigh_terms,
+)
+from summidx.search.selection import Names, Selection, match_names
+from summidx.store.fleet import read_entries
+from summidx.store.fleet_manifest import Entry, count_once
+from summidx.store.fleet_tables import FleetFrequency
 from summidx.store.generations import IndexRoot, PublishedIndex
-from summidx.store.tables import Match
+from summidx.store.tables import Frequency, Match
+
+K = TypeVar("K")
+T = TypeVar("T")
+Vector = npt.NDArray[np.float32]
 
 DEPTH = 300
 """So many of the best by words are candidates; more where more hits are asked for."""
@@ -20,11 +40,22 @@ DEPTH = 300
 VECTOR_DEPTH = 100
 """So many of the nearest by vectors are."""
 
+OPENED_KEPT = 64
+"""So many opened indexes are kept for the next query; more where one query needs more."""
+
+HELD_BYTES = 512 * 2**20
+"""Of vectors in the memory of opened indexes; more where one query needs more."""
+
+THREADS = 4
+"""Indexes are asked by so many threads: LanceDB answers outside of Python."""
+
 INNER_LEVELS = frozenset({Level.FUNCTION, Level.CLASS})
 
 
 class Searcher:
     """Searches the indexes under one root. An opened index is kept until another generation is published.
+
+    Of more than `PICKED` repositories the fleet table picks those that are opened; without one, all are.
 
     Args:
         root: where the indexes lie.
@@ -35,7 +66,12 @@ class Searcher:
         self.root = root
         self._embedder = embedder
         self.left_out: dict[str, str] = {}
-        self._opened: dict[str, PublishedIndex] = {}
+        self.slow = ""
+        """Why the last search opened more indexes than with a good fleet table; "" where it did not."""
+        self._fleet = FleetReader(root)
+        self._entries: dict[str, Entry] = {}
+        self._opened: dict[str, tuple[str, PublishedIndex]] = {}
+        self._threads = ThreadPoolExecutor(max(THREADS, root.place.at_once), thread_name_prefix="summidx-search")
 
     def search(
         self,
@@ -53,7 +89,8 @@ class Searcher:
 
         Args:
             text: the query.
-            repos: names of the indexes; None: all under the root.
+            repos: names of the indexes, or patterns (`*`, `?`, `[...]`) of names; None: all under the root. Of several
+                commits of one repository that are not named themselves, the one that was built last counts.
             levels: only these levels; None: all.
             k: how many hits at most.
             mode: what to go by.
@@ -61,35 +98,45 @@ class Searcher:
         Raises:
             UsageError: nothing to search for, `k` below 1, or a mode that needs an embedder without one.
             UnknownIndex: an index that does not exist, or none at all; the message names what there is.
-            StoreError: an index that was named is damaged or was embedded by another model; where none was named,
-                such a one is left out (`left_out`: name -> why), and it is an error only if none can be searched.
+            StoreError: an index that was named is damaged or was embedded by another model; one that was not named is
+                left out then (`left_out`: name -> why), and it is an error only if none can be searched.
         """
         if k < 1:
             raise UsageError(f"{k} hits were asked for: ask for 1 or more")
         query = build_query(text)
+        self.left_out, self.slow = {}, ""
+        versions = self.root.versions()
+        names = match_names(self.root, repos, versions)
         vector = self._embed(query) if mode.uses_vectors else None
-        indexes = self._open(repos, by_vector=vector is not None)
-        depth = max(DEPTH, 2 * k)
+        selection = self._select(names, versions, query, vector, mode)
+        indexes = self._open(selection, versions, by_vector=vector is not None)
+        depth, near = max(DEPTH, 2 * k), max(VECTOR_DEPTH, 2 * k)
         asked = frozenset(Level) if levels is None else frozenset(levels)
         by_content = asked == {Level.FILE}
         read = asked | INNER_LEVELS if by_content else asked
 
-        terms = _weigh_terms(query, indexes) if mode.uses_words else [[] for _ in indexes]
-        rows = _find_rows([index.table.bm25(terms[at], depth, levels=read) for at, index in enumerate(indexes)], depth)
+        words = [word for word, _ in query.terms] if mode.uses_words else []
+        frequencies = self._map(lambda index: index.table.document_frequencies(words), indexes)
+        terms = _weigh_terms(query, indexes, frequencies, selection)
+        weights = [_weigh_words(terms[at], frequencies[at], index) for at, index in enumerate(indexes)]
+        numbers = range(len(indexes))
+        found = self._map(lambda at: indexes[at].table.find_words(terms[at], depth, levels=read), numbers)
+        rows = _find_rows(found, depth)
         if vector is not None:
-            near = max(VECTOR_DEPTH, 2 * k)
-            nearest = _find_rows([index.table.nearest(vector, near, levels=read) for index in indexes], near)
-            rows = [rows[at] | nearest[at] for at in range(len(indexes))]
-        candidates: list[Candidate] = []
-        for at, index in enumerate(indexes):
+            nearest = self._map(lambda index: index.table.nearest(vector, near, levels=read), indexes)
+            rows = [each | others for each, others in zip(rows, _find_rows(nearest, near), strict=True)]
+
+        def build(at: int) -> list[Candidate]:
+            index = indexes[at]
             named = _find_named(index, query, read) if mode.uses_words else {}
-            found = rows[at] | named.keys()
-            part = list(_build_candidates(index, sorted(found), terms[at], vector, named))
+            wanted = rows[at] | named.keys()
+            part = list(_build_candidates(index, sorted(wanted), weights[at], vector, named))
             if by_content:
                 files = index.table.find_rows("path", {each.document.path for each in part}, [Level.FILE])
-                part += _build_candidates(index, sorted(set(files) - found), terms[at], vector, named)
-            candidates += part
-        ranked = rank_candidates(candidates, mode)
+                part += _build_candidates(index, sorted(set(files) - wanted), weights[at], vector, named)
+            return part
+
+        ranked = rank_candidates([candidate for part in self._map(build, numbers) for candidate in part], mode)
         if by_content:
             ranked = rank_files(ranked)
         return [_build_hit(candidate, score) for candidate, score in ranked[:k]]
@@ -100,57 +147,138 @@ class Searcher:
         vector: npt.NDArray[np.float32] = self._embedder.embed([query.text], input_type="query").values[0]
         return vector
 
-    def _open(self, repos: Sequence[str] | None, *, by_vector: bool) -> list[PublishedIndex]:
-        names = list(dict.fromkeys(repos)) if repos is not None else self.root.names()
-        if not names:
-            raise UnknownIndex(
-                f"there is nothing to search under {self.root.place.where}; {self.root.describe_names()}"
+    def _select(
+        self, names: Names, versions: Mapping[str, str], query: Query, vector: Vector | None, mode: Mode
+    ) -> Selection:
+        """The indexes to open."""
+        if not names.matched:
+            return Selection(names.named, frozenset(names.named))
+        fleet = self._read_fleet() if len(names.matched) > PICKED else None
+        known = {**(fleet.entries if fleet else {}), **self._entries}
+        entries, unreadable = read_entries(self.root, known, {name: versions[name] for name in names.matched})
+        self._entries |= entries
+        self.left_out |= unreadable
+        counted = count_once(entries.values())
+        if not counted and not names.named:
+            raise StoreError(
+                f"none of the {len(unreadable)} indexes can be searched: {next(iter(unreadable.values()))}"
             )
-        self.left_out = {}
+        if fleet is None or len(counted) <= PICKED:
+            if len(counted) > PICKED:
+                self.slow = f"{self.slow or 'there is no fleet table'}: all {len(counted)} indexes were searched"
+            strict = names.named if names.named or len(counted) > 1 else tuple(counted)
+            return Selection((*names.named, *counted), frozenset(strict))
+        members = {
+            name: each.publish_id for name, each in counted.items() if self._fits(each, by_vector=vector is not None)
+        }
+        covered = {name: each for name, each in members.items() if fleet.publish_ids.get(name) == each}
+        try:
+            frequencies = fleet.frequencies([word for word, _ in query.terms] if mode.uses_words else [])
+            terms = limit_terms(query.terms, _sum_documents(frequencies)) if mode.uses_words else []
+            picked = fleet.pick(terms, frequencies, vector, covered)[:PICKED]
+        except StorageUnavailable:
+            raise
+        except StoreError as error:
+            self._fleet.forget()
+            self.slow = f"{error}: all {len(members)} indexes were searched"
+            return Selection((*names.named, *members), frozenset(names.named))
+        others = [name for name in members if name not in covered]
+        if len(others) > PICKED:
+            self.slow = (
+                f"the fleet table does not know {len(others)} of {len(members)} indexes yet: they were all searched"
+            )
+        return Selection((*names.named, *picked, *others), frozenset(names.named), fleet, frequencies)
 
+    def _read_fleet(self) -> Fleet | None:
+        try:
+            return self._fleet.read()
+        except StorageUnavailable:
+            raise
+        except StoreError as error:
+            self.slow = str(error)
+            return None
+
+    def _fits(self, entry: Entry, *, by_vector: bool) -> bool:
+        """Whether the index can be searched by this query's vector; left out if not."""
+        if by_vector and (why := self._describe_other_model(entry.name, entry.embedding_model)):
+            self.left_out[entry.name] = why
+            return False
+        return True
+
+    def _open(self, selection: Selection, versions: Mapping[str, str], *, by_vector: bool) -> list[PublishedIndex]:
         def open_or_leave_out(name: str) -> PublishedIndex | None:
             try:
-                return self._open_one(name, by_vector=by_vector)
+                return self._open_one(name, versions.get(name, ""), by_vector=by_vector)
             except StorageUnavailable:
                 raise
             except StoreError as error:
-                if repos is not None or len(names) == 1:
+                if name in selection.strict:
                     raise
                 self.left_out[name] = str(error)
                 return None
 
-        found = [each for each in self.root.each(open_or_leave_out, names) if each is not None]
-        if not found:
-            raise StoreError(f"none of the {len(names)} indexes can be searched: {next(iter(self.left_out.values()))}")
+        found = [each for each in self._map(open_or_leave_out, selection.names) if each is not None]
+        if not found and self.left_out:
+            raise self._nothing_left()
+        held = sum(opened.table.held_bytes for _, opened in self._opened.values())
+        while len(self._opened) > len(found) and (len(self._opened) > OPENED_KEPT or held > HELD_BYTES):
+            held -= self._opened.pop(next(iter(self._opened)))[1].table.held_bytes
         return found
 
-    def _open_one(self, name: str, *, by_vector: bool) -> PublishedIndex:
-        manifest = self.root.read_manifest(name)
-        opened = self._opened.get(name)
-        if manifest is None or opened is None or opened.manifest.publish_id != manifest.publish_id:
-            opened = self._opened[name] = self.root.open(name)
-        ours = self._embedder.identity if self._embedder else ""
-        if by_vector and opened.manifest.embedding_model != ours:
-            raise StoreError(
-                f"the index {name!r} was embedded by {opened.manifest.embedding_model}, the query by {ours}: "
-                "name the index's model (--embedding-model, SUMMIDX_EMBEDDING__MODEL), or search with mode bm25"
-            )
+    def _nothing_left(self) -> StoreError:
+        why = next(iter(self.left_out.values()), "they are gone")
+        return StoreError(f"none of the {len(self.left_out)} indexes can be searched: {why}")
+
+    def _open_one(self, name: str, version: str, *, by_vector: bool) -> PublishedIndex:
+        known, opened = self._opened.pop(name, ("", None))
+        if opened is None or known != version or not version:
+            opened = self.root.open(name)
+        self._opened[name] = version, opened  # the last one used is the last one closed
+        if by_vector and (why := self._describe_other_model(name, opened.manifest.embedding_model)):
+            raise StoreError(why)
         return opened
 
+    def _describe_other_model(self, name: str, model: str) -> str:
+        ours = self._embedder.identity if self._embedder else ""
+        if model == ours:
+            return ""
+        return (
+            f"the index {name!r} was embedded by {model}, the query by {ours}: "
+            "name the index's model (--embedding-model, SUMMIDX_EMBEDDING__MODEL), or search with mode bm25"
+        )
 
-def _weigh_terms(query: Query, indexes: Sequence[PublishedIndex]) -> list[list[tuple[str, float]]]:
-    """The terms of the query for each index."""
-    words = [word for word, _ in query.terms]
-    frequencies = [index.table.document_frequencies(words) for index in indexes]
+    def _map(self, call: Callable[[K], T], keys: Sequence[K]) -> list[T]:
+        """What `call` returns for each key: LanceDB answers several questions at once sooner than one by one."""
+        return [call(keys[0])] if len(keys) == 1 else list(self._threads.map(call, keys))
+
+
+def _weigh_terms(
+    query: Query,
+    indexes: Sequence[PublishedIndex],
+    frequencies: Sequence[Mapping[str, Frequency]],
+    selection: Selection,
+) -> list[list[tuple[str, float]]]:
+    """The terms of the query for each index: as rare as they are over all indexes, opened or not."""
     here = [{word: each.documents for word, each in found.items()} for found in frequencies]
-    in_code = [{word: each.code_documents for word, each in found.items()} for found in frequencies]
-    terms = limit_terms(query.terms, sum(map(Counter, here), Counter[str]()))
-    everywhere = sum(map(Counter, in_code), Counter[str]())
-    code_documents = sum(index.table.code_documents for index in indexes)
+    of_table = selection.fleet.publish_ids if selection.fleet else {}
+    counted = [at for at, each in enumerate(indexes) if of_table.get(each.name) != each.manifest.publish_id]
+    of_fleet = [Counter({word: each.code_documents for word, each in part.items()}) for part in selection.frequencies]
+    in_code = [Counter({word: each.code_documents for word, each in frequencies[at].items()}) for at in counted]
+    terms = limit_terms(
+        query.terms, _sum_documents(selection.frequencies) + sum((Counter(here[at]) for at in counted), Counter[str]())
+    )
+    everywhere = sum((*of_fleet, *in_code), Counter[str]())
+    code_documents = sum(indexes[at].table.code_documents for at in counted)
+    if selection.fleet is not None:
+        code_documents += selection.fleet.code_documents
     return [
         weigh_terms(terms, here[at], index.table.documents_total, everywhere, code_documents)
         for at, index in enumerate(indexes)
     ]
+
+
+def _sum_documents(frequencies: Sequence[Mapping[str, FleetFrequency]]) -> Counter[str]:
+    return sum((Counter({word: each.documents for word, each in part.items()}) for part in frequencies), Counter[str]())
 
 
 def _find_named(index: PublishedIndex, query: Query, levels: frozenset[Level]) -> dict[int, float]:
@@ -170,21 +298,30 @@ def _find_rows(found: Sequence[Sequence[Match]], depth: int) -> list[set[int]]:
     return rows
 
 
+def _weigh_words(
+    terms: Sequence[tuple[str, float]], frequencies: Mapping[str, Frequency], index: PublishedIndex
+) -> dict[str, float]:
+    """What each word of the query adds to a document's score, but for how often the document has it."""
+    total = index.table.documents_total
+    return {word: weight * idf(total, frequencies[word].documents) for word, weight in terms}
+
+
 def _build_candidates(
     index: PublishedIndex,
     rows: Sequence[int],
-    terms: Sequence[tuple[str, float]],
-    vector: npt.NDArray[np.float32] | None,
+    weights: Mapping[str, float],
+    vector: Vector | None,
     named: Mapping[int, float],
 ) -> Iterator[Candidate]:
     """Candidates with both scores, whichever part found them."""
     if not rows:
         return
-    bm25 = {match.row: match.score for match in index.table.bm25(terms, len(rows), rows=rows)}
     nearest = index.table.nearest(vector, len(rows), rows=rows) if vector is not None else []
     similarity = {match.row: match.score for match in nearest}
+    average = index.table.average_words if weights else 0.0
     for row, document in sorted(index.table.take(rows).items()):
-        yield Candidate(index.name, row, document, bm25.get(row), similarity.get(row), named.get(row, 0.0))
+        bm25 = score_words(document.search_text, weights, average)
+        yield Candidate(index.name, row, document, bm25, similarity.get(row), named.get(row, 0.0))
 
 
 def _build_hit(candidate: Candidate, score: float) -> Hit:

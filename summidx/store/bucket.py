@@ -27,7 +27,7 @@ from summidx.store.disk_files import allocated_under
 from summidx.store.inventory import RETIRED
 from summidx.store.names import escape_name, unescape_name
 from summidx.store.objects import Object, Objects, open_objects
-from summidx.store.place import Stored, StoredFile, StoredGeneration, TableAddress
+from summidx.store.place import FLEET, Stored, StoredFile, StoredGeneration, TableAddress
 from summidx.store.staging import Staging, begin_staging, list_staging, lock_index, sweep_staging
 
 logger = logging.getLogger(__name__)
@@ -227,6 +227,21 @@ class BucketPlace:
     def folders(self) -> list[str]:
         """Names of folders in which an index may lie."""
         return [name for name in self._objects.list_folders() if not name.startswith(".")]
+
+    def versions(self) -> dict[str, str]:
+        """The ETag of each CURRENT: a request for each."""
+        folders = self.folders()
+        with ThreadPoolExecutor(self.at_once) as threads:
+            found = list(threads.map(lambda folder: BucketIndex(self._objects, folder).read_current(), folders))
+        return {
+            folder: stored.version or ""
+            for folder, stored in zip(folders, found, strict=True)
+            if stored.data is not None
+        }
+
+    def fleet(self) -> BucketIndex:
+        """PREFIX/.summidx/fleet."""
+        return BucketIndex(self._objects, FLEET)
 
     def index(self, name: str) -> BucketIndex:
         """PREFIX/NAME, the name escaped."""

@@ -24,7 +24,7 @@ from summidx.store.disk_files import (
     write_whole,
 )
 from summidx.store.names import escape_name, unescape_name
-from summidx.store.place import Stored, StoredFile, StoredGeneration, TableAddress
+from summidx.store.place import FLEET, Stored, StoredFile, StoredGeneration, TableAddress
 from summidx.store.staging import Staging, begin_staging, list_staging, lock_index, sweep_staging, sync_filesystem
 
 GENERATIONS = "generations"
@@ -174,11 +174,30 @@ class FolderPlace:
     def folders(self) -> list[str]:
         """Names of the folders there."""
         try:
-            return [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".") and entry.is_dir()]
+            with os.scandir(self.path) as entries:
+                return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise StoreError(f"the index root {self.path} cannot be read: {error.strerror}") from error
+
+    def versions(self) -> dict[str, str]:
+        """Each CURRENT as the file system sees it: it is never written to, but replaced by a new file."""
+        found = {}
+        for folder in self.folders():
+            try:
+                status = os.stat(f"{self.path}/{folder}/{CURRENT}")  # noqa: PTH116 - asked thousands of times
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                found[folder] = ""  # it is there, and who reads it is told why it cannot be
+            else:
+                found[folder] = f"{status.st_ino}.{status.st_mtime_ns}.{status.st_size}"
+        return found
+
+    def fleet(self) -> FolderIndex:
+        """INDEX_ROOT/.summidx/fleet."""
+        return FolderIndex(self.path / FLEET)
 
     def index(self, name: str) -> FolderIndex:
         """INDEX_ROOT/NAME, the name escaped."""

@@ -100,6 +100,18 @@ class IndexRoot:
         published = self.each(lambda name: self.place.index(name).is_published(), ours)
         return [name for name, is_published in zip(ours, published, strict=True) if is_published]
 
+    def versions(self) -> dict[str, str]:
+        """All published indexes by name, sorted, each with what changes when it is published anew.
+
+        Raises:
+            StoreError: the index root cannot be read. One that does not exist has no indexes.
+        """
+        found = {}
+        for folder, version in self.place.versions().items():
+            with suppress(UsageError):  # not ours
+                found[self.place.unescape(folder)] = version
+        return dict(sorted(found.items()))
+
     def folder_names(self) -> list[str]:
         """Names of all indexes that are published, were, or are about to be, sorted.
 

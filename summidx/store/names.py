@@ -1,6 +1,7 @@
 """A repository's name as the name of its folder: reversible, safe on any file system that takes 255-byte names."""
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from summidx.errors import UsageError
@@ -12,6 +13,7 @@ _KEPT = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9._@+-]|%[0-9A-F]{2})+")
 
 
+@lru_cache(maxsize=16_384)
 def escape_name(name: str) -> str:
     """Turn a repository's name into a folder name.
 
@@ -35,6 +37,7 @@ def escape_name(name: str) -> str:
     return folder
 
 
+@lru_cache(maxsize=16_384)
 def unescape_name(folder: str) -> str:
     """Turn a folder name back into the repository's name.
 

@@ -3,6 +3,7 @@
     NAME/CURRENT                              replaced by compare-and-swap: under a lock, or by a conditional write
     NAME/generations/GENERATION.PUBLISH_ID/   the files of one generation, written once
     .summidx/...                              files of runs: plans, predictions
+    .summidx/fleet/...                        the fleet table, as an index: CURRENT, generations
 
 A version is what a place says of CURRENT when it is read, and asks back when it is replaced. Methods raise `OSError`
 (folders) or `StoreError` (buckets); `StorageUnavailable` says that nothing is known of what lies there.
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from summidx.store.staging import Staging
+
+
+FLEET = ".summidx/fleet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,16 @@ class Place(Protocol):
         Raises:
             StoreError: it cannot be read. One that does not exist has none.
         """
+
+    def versions(self) -> dict[str, str]:
+        """What changes with each publish, of each of `folders` in which an index is published now.
+
+        Raises:
+            StoreError: it cannot be read. One that does not exist has none.
+        """
+
+    def fleet(self) -> IndexPlace:
+        """Where the fleet table lies (`fleet`): its segments are the generations there."""
 
     def index(self, name: str) -> IndexPlace:
         """Where the index of a repository lies.

@@ -16,6 +16,9 @@ from summidx.disk import measure_indexes
 from summidx.errors import Stopped, StoreError, UnknownIndex
 from summidx.plan import Plan, load_plan, write_plan
 from summidx.records import Skip, SkipReason
+from summidx.search.ranking import Mode
+from summidx.search.searcher import Searcher
+from summidx.store.fleet import FLEET_FROM, refresh_fleet
 from summidx.store.generations import IndexRoot, generation_name
 from summidx.store.inventory import FILES, MARK
 from summidx.store.pruning import find_prunable, remove_index, sweep_index
@@ -260,3 +263,22 @@ def test_a_writer_that_is_killed_leaves_the_old_index_and_what_it_left_is_swept(
     assert root.verify("repo", "key").manifest.publish_id == "p1"
     assert publish(root, publish_id="p2", expected="p1")
     assert generations(root) == ["g1.p1", "g1.p2"]
+
+
+def test_the_fleet_table_is_made_refreshed_and_searched_at_either_place(root):
+    for number in range(FLEET_FROM):
+        documents = [build_document("a.py", search_text=f"word{number} retry")]
+        assert publish(root, documents, name=f"team/r{number}", source=f"/src/{number}")
+    done = refresh_fleet(root)
+    assert (done.written, done.segments) == (FLEET_FROM, 1)
+    assert refresh_fleet(root).written == 0
+    publish(root, [build_document("a.py", search_text="gargantuan")], name="team/r3", publish_id="p2", expected="p1")
+    searcher = Searcher(root)
+    for word, name in (("word7", "team/r7"), ("gargantuan", "team/r3")):
+        assert [hit.repo for hit in searcher.search(word, mode=Mode.BM25)] == [name]
+    assert searcher.search("word3", mode=Mode.BM25) == []
+    assert searcher.slow == ""
+    assert refresh_fleet(root).written == 1
+    assert refresh_fleet(root, rebuild=True).segments == 1
+    assert [hit.repo for hit in searcher.search("gargantuan", mode=Mode.BM25)] == ["team/r3"]
+    assert root.names() == sorted(f"team/r{number}" for number in range(FLEET_FROM))

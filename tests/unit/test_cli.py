@@ -106,6 +106,25 @@ def test_search_as_json_is_a_list_of_hits(summidx, http):
     assert {hit["level"] for hit in hits} <= {"function", "file", "directory"}
 
 
+def test_the_fleet_table_is_brought_up_to_date_and_a_search_says_when_it_lacks_it(summidx, publish_documents, corpus):
+    documents = corpus()[2:4]
+    for number in range(21):
+        publish_documents(f"r{number}", documents, source=f"/src/{number}")
+    slow = summidx("search", "cookie", "--mode", "bm25")
+    assert (
+        slow.stderr
+        == "slow: there is no fleet table: all 21 indexes were searched; `summidx fleet` brings it up to date\n"
+    )
+    assert summidx("fleet").stdout == "21 repositories, 21 rows in 1 segments: 21 indexes read and written\n"
+    assert json.loads(summidx("fleet", "--json").stdout)["written"] == 0
+    quick = summidx("search", "pooled connections", "--repo", "r1*", "--mode", "bm25", "--json")
+    assert {hit["repo"] for hit in json.loads(quick.stdout)} == {"r1", *(f"r{number}" for number in range(10, 20))}
+    assert quick.stderr == summidx("search", "pooled", "--mode", "bm25").stderr == ""
+    unknown = summidx("search", "cookie", "--repo", "x*")
+    assert (unknown.exit_code, unknown.stderr.count("\n")) == (2, 1)
+    assert "is named like 'x*'; there are: r0, r1" in unknown.stderr
+
+
 def test_search_by_words_loads_no_model(summidx, http):
     done = summidx("search", "cookie", "--mode", "bm25", "--json", SUMMIDX_EMBEDDING__MODEL="no/such/model")
     assert json.loads(done.stdout)[0]["similarity"] is None

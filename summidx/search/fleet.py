@@ -1,0 +1,157 @@
+"""Which of very many repositories a query is about: the fleet table is asked, and only those are opened."""
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from summidx.errors import StoreError
+from summidx.search.ranking import BEST_OF_FILE, SECONDARY_WEIGHT, VECTOR_SHARE, weigh_terms
+from summidx.store.fleet_manifest import Entry, FleetManifest, Segment, parse_fleet
+from summidx.store.fleet_tables import FleetFrequency, FleetMatch, SegmentTable
+from summidx.store.generations import IndexRoot
+
+PICKED = 20
+"""So many repositories are opened for a query at most, beside those that the fleet table does not know yet."""
+
+WORDS_DEPTH = 1000
+"""So many of the best rows by words speak for their repositories."""
+
+VECTORS_DEPTH = 300
+"""So many of the nearest by vectors do."""
+
+PREFILTER_BELOW = 0.7
+"""Where less of a segment than this may be picked, the others are left out before the search, else after it."""
+
+
+class Fleet:
+    """The fleet table, opened: one manifest and its segments.
+
+    Args:
+        root: the indexes.
+        manifest: of the table.
+
+    Raises:
+        StoreError: from every method, where a segment is missing or damaged.
+    """
+
+    def __init__(self, root: IndexRoot, manifest: FleetManifest) -> None:
+        self.entries: Mapping[str, Entry] = {entry.name: entry for entry in manifest.entries}
+        self.publish_ids = {name: each for segment in manifest.segments for name, each in segment.members.items()}
+        self.code_documents = sum(segment.code_documents for segment in manifest.segments)
+        self._segments = manifest.segments
+        self._rows = sum(segment.rows for segment in manifest.segments)
+        self._place = root.place.fleet()
+        self._tables: dict[str, SegmentTable] = {}
+        self._lock = threading.Lock()
+
+    def frequencies(self, words: Sequence[str]) -> list[dict[str, FleetFrequency]]:
+        """How often each word is, in each segment."""
+        return [self._open(segment).frequencies(words) for segment in self._segments]
+
+    def pick(
+        self,
+        terms: Sequence[tuple[str, float]],
+        found: Sequence[Mapping[str, FleetFrequency]],
+        vector: npt.NDArray[np.float32] | None,
+        members: Mapping[str, str],
+    ) -> list[str]:
+        """Names of the repositories that a query is about, the likeliest first.
+
+        Args:
+            terms: (word, weight); () where words do not count.
+            found: `frequencies` of the words.
+            vector: the query's; None where vectors do not count.
+            members: publish id by name of the indexes that may be picked.
+        """
+        rows = sum((Counter({word: each.rows for word, each in part.items()}) for part in found), Counter[str]())
+        words: list[FleetMatch] = []
+        near: list[FleetMatch] = []
+        for segment, part in zip(self._segments, found, strict=True):
+            live = [name for name, publish_id in segment.members.items() if members.get(name) == publish_id]
+            if not live:
+                continue
+            only = live if len(live) < PREFILTER_BELOW * len(segment.members) else None
+            table = self._open(segment)
+            here = {word: each.rows for word, each in part.items()}
+            words += table.bm25(weigh_terms(terms, here, segment.rows, rows, self._rows), WORDS_DEPTH, repos=only)
+            if vector is not None and segment.dim == len(vector):
+                near += table.nearest(vector, VECTORS_DEPTH, repos=only)
+        words = _select(words, members, WORDS_DEPTH)
+        near = _select(near, members, VECTORS_DEPTH)
+        return rank_repositories(words, near)
+
+    def _open(self, segment: Segment) -> SegmentTable:
+        with self._lock:
+            table = self._tables.get(segment.generation)
+            if table is None:
+                table = SegmentTable(self._place.files(segment.generation).table)
+                self._tables[segment.generation] = table
+        return table
+
+
+class FleetReader:
+    """Reads the fleet table of an index root, again when it has been refreshed."""
+
+    def __init__(self, root: IndexRoot) -> None:
+        self._root = root
+        self._data: bytes | None = None
+        self._fleet: Fleet | None = None
+
+    def read(self) -> Fleet | None:
+        """The fleet table as it is now; None where there is none.
+
+        Raises:
+            StoreError: its manifest is damaged or of another version of summidx, or cannot be read.
+        """
+        place = self._root.place.fleet()
+        data = place.read_current().data
+        if data is None:
+            return None
+        if self._fleet is None or data != self._data:
+            try:
+                self._fleet = Fleet(self._root, parse_fleet(data))
+            except ValueError as error:
+                raise StoreError(f"the manifest of the fleet table {place.where} cannot be used ({error})") from None
+            self._data = data
+        return self._fleet
+
+    def forget(self) -> None:
+        """Open it anew the next time."""
+        self._fleet = None
+
+
+def rank_repositories(words: Iterable[FleetMatch], near: Iterable[FleetMatch]) -> list[str]:
+    """Pure: repositories by what was found in them, best first.
+
+    A repository's score in each part is the decayed sum of the best few of its documents, as a file's is of its
+    functions; the parts are scaled by their spread over the repositories and added, the vectors with their share.
+    """
+    near = list(near)
+    floor = min((match.score for match in near), default=0.0)
+    by_words = _sum_best((match, match.score) for match in words)
+    by_vectors = _sum_best((match, match.score - floor) for match in near)
+    scores: dict[str, float] = defaultdict(float)
+    for part, share in ((by_words, 1.0), (by_vectors, VECTOR_SHARE)):
+        spread = float(np.std(list(part.values()))) if part else 0.0
+        for repo, score in part.items():
+            scores[repo] += share * score / (spread if spread > 1e-9 else 1.0)
+    return sorted(scores, key=lambda repo: (-scores[repo], repo))
+
+
+def _sum_best(scored: Iterable[tuple[FleetMatch, float]]) -> dict[str, float]:
+    by_repo: dict[str, list[float]] = defaultdict(list)
+    for match, score in scored:
+        by_repo[match.repo].append(score * (SECONDARY_WEIGHT if match.is_aside else 1.0))
+    return {
+        repo: sum(score / 2**at for at, score in enumerate(sorted(scores, reverse=True)[:BEST_OF_FILE]))
+        for repo, scores in by_repo.items()
+    }
+
+
+def _select(matches: Iterable[FleetMatch], members: Mapping[str, str], depth: int) -> list[FleetMatch]:
+    """The best of those that are of a current publish."""
+    live = [match for match in matches if members.get(match.repo) == match.publish_id]
+    return sorted(live, key=lambda match: (-match.score, match.repo))[:depth]

@@ -43,7 +43,6 @@ from summidx.search.query import STOP_WORDS, build_query
 from summidx.search.ranking import Mode
 from summidx.search.searcher import Searcher
 from summidx.settings import EmbeddingSettings
-from summidx.store import tables
 from summidx.store.disk_files import iterate_files
 from summidx.store.fleet import read_fleet, refresh_fleet
 from summidx.store.generations import IndexRoot
@@ -167,9 +166,9 @@ def measure_refresh(folder: Path, publish: Callable[[int, int], int], changed: i
     root = IndexRoot(folder)
     figures: dict[str, Any] = {}
 
-    def refresh(name: str, **options: bool) -> None:
+    def refresh(name: str, *, rebuild: bool = False) -> None:
         start = time.perf_counter()
-        done = refresh_fleet(root, **options)
+        done = refresh_fleet(root, rebuild=rebuild)
         figures[name] = {"seconds": round(time.perf_counter() - start, 2), **asdict(done)}
         print(name, figures[name], flush=True)
 
@@ -257,26 +256,20 @@ def real_vectors(work: Path, pool: Pool) -> Floats:
 def measure_recall(folder: Path, queries: Floats) -> dict[str, Any]:
     """Of the nearest by an exact search how many the approximate one finds, and the milliseconds of both."""
     table = IndexRoot(folder).open("large").table
-    plain = tables.search_vectors
     figures: dict[str, Any] = {}
-    exact: list[list[int]] = []
-    for name, search in (("exact", lambda *given: plain(*given).bypass_vector_index()), ("approximate", plain)):
-        tables.search_vectors = search
-        try:
-            for query in queries:
-                table.nearest(query, 100)
-            times, rows = [], []
-            for query in queries:
-                start = time.perf_counter()
-                rows.append([match.row for match in table.nearest(query, 100)])
-                times.append(time.perf_counter() - start)
-        finally:
-            tables.search_vectors = plain
+    best: list[list[int]] = []
+    for name, exact in (("exact", True), ("approximate", False)):
+        for query in queries:
+            table.nearest(query, 100, exact=exact)
+        times, rows = [], []
+        for query in queries:
+            start = time.perf_counter()
+            rows.append([match.row for match in table.nearest(query, 100, exact=exact)])
+            times.append(time.perf_counter() - start)
         figures[f"{name}_ms"] = asdict(summarise(times))
-        if name == "exact":
-            exact = rows
+        best = best or rows
         for k in (10, 100):
-            same = [len(set(ours[:k]) & set(theirs[:k])) / k for ours, theirs in zip(rows, exact, strict=True)]
+            same = [len(set(ours[:k]) & set(theirs[:k])) / k for ours, theirs in zip(rows, best, strict=True)]
             figures[f"recall@{k}"] = round(float(np.mean(same)), 4)
     return figures
 

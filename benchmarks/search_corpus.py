@@ -90,7 +90,7 @@ def build_index(pool: Pool, number: int, size: int) -> tuple[list[Document], Vec
     packages = sorted({file.package for file in pool.files})
     own = [file for file in pool.files if file.package == packages[number % len(packages)]]
     rows = [chance.choice(pool.repos), *chance.sample(pool.directories, min(len(pool.directories), size // 100))]
-    copies: list[str] = [""] * len(rows)
+    copies = ["", *(f"d{at}/" for at in range(len(rows) - 1))]
     while len(rows) < size:
         file = chance.choice(own if chance.random() < 2 / 3 else pool.files)
         rows += file.rows

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -271,7 +272,7 @@ class SegmentTable:
             for row in self._read(query, repos)
         ]
 
-    def _read(self, query: lancedb.query.LanceQueryBuilder, repos: Sequence[str] | None) -> list[dict[str, object]]:
+    def _read(self, query: lancedb.query.LanceQueryBuilder, repos: Sequence[str] | None) -> list[dict[str, Any]]:
         condition: Expr | None = None if repos is None else col("repo").isin([escape_name(name) for name in repos])
         try:
             rows = (query if condition is None else query.where(condition)).to_arrow().to_pylist()

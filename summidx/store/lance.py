@@ -84,10 +84,11 @@ def search_word_groups(table: Table, terms: Sequence[tuple[str, float]]) -> Lanc
     return table.search(BooleanQuery(clauses), query_type="fts")
 
 
-def search_vectors(table: Table, vector: npt.NDArray[np.float32]) -> LanceVectorQueryBuilder:
-    """A query by cosine, exact or by the approximate index where there is one."""
+def search_vectors(table: Table, vector: npt.NDArray[np.float32], *, exact: bool = False) -> LanceVectorQueryBuilder:
+    """A query by cosine, by the approximate index where there is one, unless it must be exact."""
     query = cast(LanceVectorQueryBuilder, table.search(vector, vector_column_name="vector", query_type="vector"))
-    return query.distance_type("cosine").nprobes(PROBES)
+    query = query.distance_type("cosine")
+    return query.bypass_vector_index() if exact else query.nprobes(PROBES)
 
 
 def first_line(error: Exception) -> str:

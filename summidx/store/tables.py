@@ -367,6 +367,7 @@ class IndexTable:
         *,
         levels: Iterable[Level] | None = None,
         rows: Sequence[int] | None = None,
+        exact: bool = False,
     ) -> list[Match]:
         """The k rows whose vectors have the largest cosine with `vector`, best first.
 
@@ -377,13 +378,14 @@ class IndexTable:
             k: how many.
             levels: only these; None: all.
             rows: only these, exactly; None: all.
+            exact: do not use an approximate index.
         """
         if vector.shape != (self.dim,):
             raise StoreError(f"the query's vector has shape {vector.shape}, but the index holds {self.dim} dimensions")
         if k < 1 or (rows is not None and not rows):
             return []
         if self.documents_total >= APPROXIMATE_FROM_ROWS:
-            return self._nearest_by_index(vector, k, levels, rows)
+            return self._nearest_by_index(vector, k, levels, rows, exact=exact)
         values, level_of = self._held_vectors
         among = np.arange(len(values)) if rows is None else np.array(sorted(rows))
         if levels is not None:
@@ -399,6 +401,8 @@ class IndexTable:
         k: int,
         levels: Iterable[Level] | None,
         rows: Sequence[int] | None,
+        *,
+        exact: bool,
     ) -> list[Match]:
         if rows is not None and levels is None:
             try:
@@ -408,7 +412,7 @@ class IndexTable:
                 raise describe_fault(self.address, error) from error
             cosines = values.reshape(-1, self.dim) @ vector / max(float(np.linalg.norm(vector)), 1e-9)
             return _rank(map(Match, found.column("row").to_pylist(), cosines.tolist()))[:k]
-        query = search_vectors(self._table, vector).select(["row", "_distance"]).limit(k)
+        query = search_vectors(self._table, vector, exact=exact).select(["row", "_distance"]).limit(k)
         distances = self._read_scores(query, _filter(levels, rows), "_distance")
         return _rank(Match(row, 1.0 - distance) for row, distance in distances)
 

@@ -220,6 +220,8 @@ class Searcher:
         found = [each for each in self._map(open_or_leave_out, selection.names) if each is not None]
         if not found and self.left_out:
             raise self._nothing_left()
+        for index in found:
+            index.table.hold = len(found) <= OPENED_KEPT
         held = sum(opened.table.held_bytes for _, opened in self._opened.values())
         while len(self._opened) > len(found) and (len(self._opened) > OPENED_KEPT or held > HELD_BYTES):
             held -= self._opened.pop(next(iter(self._opened)))[1].table.held_bytes

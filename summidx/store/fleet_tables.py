@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import lancedb
 import numpy as np
@@ -20,9 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from lancedb.expr import Expr, col
 from lancedb.index import BTree
+from lancedb.query import LanceQueryBuilder
 from lancedb.table import Table
 
-from summidx.errors import StorageUnavailable, StoreError
+from summidx.errors import StorageUnavailable, StoreError, UsageError
 from summidx.store.lance import (
     DOCUMENTS,
     WORDS,
@@ -31,7 +31,7 @@ from summidx.store.lance import (
     first_line,
     index_words,
     search_vectors,
-    search_words,
+    search_word_groups,
 )
 from summidx.store.names import escape_name, unescape_name, without_surrogates
 from summidx.store.place import TableAddress
@@ -253,32 +253,34 @@ class SegmentTable:
     def bm25(
         self, terms: Sequence[tuple[str, float]], k: int, *, repos: Sequence[str] | None = None
     ) -> list[FleetMatch]:
-        """The k best rows by BM25; `terms` are words and weights. `repos`: only of these indexes."""
+        """The k best rows by BM25, nearly; `terms` are words and weights. `repos`: only of these indexes."""
         if not terms:
             return []
-        query = search_words(self._table, terms).select([*_OF_ROW, "_score"]).limit(k)
-        return [
-            FleetMatch(unescape_name(row["repo"]), row["publish_id"], row["_score"], row["is_aside"])
-            for row in self._read(query, repos)
-        ]
+        query = search_word_groups(self._table, terms).select([*_OF_ROW, "_score"]).limit(k)
+        return self._read(query, repos)
 
     def nearest(
         self, vector: npt.NDArray[np.float32], k: int, *, repos: Sequence[str] | None = None
     ) -> list[FleetMatch]:
         """The k rows whose vectors have the largest cosine with `vector`, nearly; `repos`: only of these indexes."""
         query = search_vectors(self._table, vector).select([*_OF_ROW, "_distance"]).limit(k)
-        return [
-            FleetMatch(unescape_name(row["repo"]), row["publish_id"], 1.0 - row["_distance"], row["is_aside"])
-            for row in self._read(query, repos)
-        ]
+        return self._read(query, repos)
 
-    def _read(self, query: lancedb.query.LanceQueryBuilder, repos: Sequence[str] | None) -> list[dict[str, Any]]:
+    def _read(self, query: LanceQueryBuilder, repos: Sequence[str] | None) -> list[FleetMatch]:
         condition: Expr | None = None if repos is None else col("repo").isin([escape_name(name) for name in repos])
         try:
-            rows = (query if condition is None else query.where(condition)).to_arrow().to_pylist()
-        except (RuntimeError, OSError, ValueError) as error:
+            found = (query if condition is None else query.where(condition)).to_arrow().to_pylist()
+            return [
+                FleetMatch(
+                    unescape_name(row["repo"]),
+                    row["publish_id"],
+                    1.0 - row["_distance"] if "_distance" in row else row["_score"],
+                    row["is_aside"],
+                )
+                for row in found
+            ]
+        except (RuntimeError, OSError, ValueError, UsageError) as error:
             raise describe_fault(self.address, error) from error
-        return list(rows)
 
 
 _OF_ROW = ("repo", "publish_id", "is_aside")

@@ -153,6 +153,9 @@ class IndexTable:
         StoreError: at construction and from every method, when the table is missing or damaged.
     """
 
+    hold = True
+    """Keep vectors and word counts of a small table in memory once they are needed: 9 MB for 5,000 documents."""
+
     def __init__(self, address: TableAddress) -> None:
         self.address = address
         uri = address.uri
@@ -239,7 +242,7 @@ class IndexTable:
         asked = sorted({without_surrogates(word) for word in words})
         if not asked:
             return {}
-        if self.documents_total < APPROXIMATE_FROM_ROWS:
+        if self._is_held():
             held = self._held_words
             rows = held.filter(pc.is_in(held.column("word"), value_set=pa.array(asked, pa.string()))).to_pylist()
         else:
@@ -249,6 +252,9 @@ class IndexTable:
             except (RuntimeError, OSError, ValueError) as error:
                 raise describe_fault(self.address, error) from error
         return {row["word"]: Frequency(row["documents"], row["code_documents"]) for row in rows}
+
+    def _is_held(self) -> bool:
+        return self.hold and self.documents_total < APPROXIMATE_FROM_ROWS
 
     @cached_property
     def _held_words(self) -> pa.Table:
@@ -371,7 +377,7 @@ class IndexTable:
     ) -> list[Match]:
         """The k rows whose vectors have the largest cosine with `vector`, best first.
 
-        Exact, on vectors that are held in memory then, in a table of few rows; nearly so in one with an index for that.
+        Exact in a table of few rows, nearly so in one with an index for that.
 
         Args:
             vector: (dim,) float32.
@@ -384,7 +390,7 @@ class IndexTable:
             raise StoreError(f"the query's vector has shape {vector.shape}, but the index holds {self.dim} dimensions")
         if k < 1 or (rows is not None and not rows):
             return []
-        if self.documents_total >= APPROXIMATE_FROM_ROWS:
+        if not self._is_held():
             return self._nearest_by_index(vector, k, levels, rows, exact=exact)
         values, level_of = self._held_vectors
         among = np.arange(len(values)) if rows is None else np.array(sorted(rows))

@@ -40,11 +40,14 @@ DEPTH = 300
 VECTOR_DEPTH = 100
 """So many of the nearest by vectors are."""
 
-OPENED_KEPT = 64
+OPENED_KEPT = 256
 """So many opened indexes are kept for the next query; more where one query needs more."""
 
-HELD_BYTES = 512 * 2**20
-"""Of vectors in the memory of opened indexes; more where one query needs more."""
+HELD_BYTES = 768 * 2**20
+"""So much of what is opened is held in memory after a query; one query adds what it needs."""
+
+HELD_AT_ONCE = 64
+"""A query that opens more indexes than this holds nothing of them."""
 
 THREADS = 4
 """Indexes are asked by so many threads: LanceDB answers outside of Python."""
@@ -220,12 +223,23 @@ class Searcher:
         found = [each for each in self._map(open_or_leave_out, selection.names) if each is not None]
         if not found and self.left_out:
             raise self._nothing_left()
-        for index in found:
-            index.table.hold = len(found) <= OPENED_KEPT
-        held = sum(opened.table.held_bytes for _, opened in self._opened.values())
-        while len(self._opened) > len(found) and (len(self._opened) > OPENED_KEPT or held > HELD_BYTES):
-            held -= self._opened.pop(next(iter(self._opened)))[1].table.held_bytes
+        while len(self._opened) > max(OPENED_KEPT, len(found)):
+            del self._opened[next(iter(self._opened))]
+        self._hold(found)
         return found
+
+    def _hold(self, indexes: Sequence[PublishedIndex]) -> None:
+        """Have what is searched held in memory; of others no more than fits, the longest unused goes first."""
+        held = sum(opened.table.held_bytes for _, opened in self._opened.values())
+        now = {index.name for index in indexes}
+        for name, (_, opened) in self._opened.items():
+            if held <= HELD_BYTES:
+                break
+            if name not in now:
+                held -= opened.table.held_bytes
+                opened.table.release()
+        for index in indexes:
+            index.table.hold = len(indexes) <= HELD_AT_ONCE
 
     def _nothing_left(self) -> StoreError:
         why = next(iter(self.left_out.values()), "they are gone")

@@ -108,6 +108,16 @@ class OuterRows:
 
 
 @dataclass(frozen=True, slots=True)
+class _Held:
+    """What search reads of a table, in memory, in the writer's order."""
+
+    columns: pa.Table
+    vectors: npt.NDArray[np.float32]
+    """(rows, dim)."""
+    levels: npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True, slots=True)
 class Frequency:
     """How many documents hold a word: all, and those that are neither tests nor secondary."""
 
@@ -153,8 +163,8 @@ class IndexTable:
         StoreError: at construction and from every method, when the table is missing or damaged.
     """
 
-    hold = True
-    """Keep vectors and word counts of a small table in memory once they are needed: 9 MB for 5,000 documents."""
+    hold = False
+    """Keep what search reads of a small table in memory: 16 MB for 5,000 documents."""
 
     def __init__(self, address: TableAddress) -> None:
         self.address = address
@@ -210,10 +220,13 @@ class IndexTable:
             return {}
         try:
             # one writer wrote all rows at once, and none is ever deleted: a row's number is its offset
-            found = self._table.take_offsets(sorted(rows)).select(["row", *_SEARCHED_COLUMNS]).to_arrow().to_pylist()
+            if self._is_held():
+                found = self._held.columns.take(pa.array(sorted(rows)))
+            else:
+                found = self._table.take_offsets(sorted(rows)).select(["row", *_SEARCHED_COLUMNS]).to_arrow()
         except (RuntimeError, OSError, ValueError) as error:
             raise describe_fault(self.address, error) from error
-        return {row.pop("row"): _build_document(_NOT_SEARCHED | row) for row in found}
+        return {row.pop("row"): _build_document(_NOT_SEARCHED | row) for row in found.to_pylist()}
 
     @cached_property
     def documents_total(self) -> int:
@@ -261,15 +274,19 @@ class IndexTable:
         return self.read_words().combine_chunks()
 
     @cached_property
-    def _held_vectors(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.object_]]:
-        """(rows, dim), in the writer's order, and the level of each row: 8 MB for 5,000 documents."""
-        query = self._table.search().select(["row", "level", "vector"]).limit(max(1, self.count()))
+    def _held(self) -> "_Held":
+        """One scan costs less than the questions of one query would."""
+        query = self._table.search().select(["row", *_SEARCHED_COLUMNS, "vector"]).limit(max(1, self.count()))
         try:
-            found = query.to_arrow().sort_by("row")
+            found = query.to_arrow()
+            rows = found.column("row").to_numpy()
+            if (np.diff(rows) < 0).any():
+                found = found.sort_by("row")
             values = found.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         except (RuntimeError, OSError, ValueError) as error:
             raise describe_fault(self.address, error) from error
-        return values.reshape(-1, self.dim), np.array(found.column("level").to_pylist(), object)
+        levels = np.array(found.column("level").to_pylist(), object)
+        return _Held(found.drop_columns(["vector"]).combine_chunks(), values.reshape(-1, self.dim), levels)
 
     def read_words(self) -> pa.Table:
         """Of each word how many documents hold it, and how many of those of code: `word`, `documents`, ..."""
@@ -329,6 +346,11 @@ class IndexTable:
         among = [level.value for level in levels]
         if not wanted or not among:
             return []
+        if self._is_held():
+            held = self._held.columns
+            mask = pc.is_in(held.column(column), value_set=pa.array(wanted, pa.string()))
+            mask = pc.and_(mask, pc.is_in(held.column("level"), value_set=pa.array(among, pa.string())))
+            return list(held.column("row").filter(mask).to_pylist())
         condition = col(column).isin(wanted) & col("level").isin(among)
         try:
             found = self._table.search().where(condition).select(["row"]).limit(max(1, self.count())).to_arrow()
@@ -392,7 +414,7 @@ class IndexTable:
             return []
         if not self._is_held():
             return self._nearest_by_index(vector, k, levels, rows, exact=exact)
-        values, level_of = self._held_vectors
+        values, level_of = self._held.vectors, self._held.levels
         among = np.arange(len(values)) if rows is None else np.array(sorted(rows))
         if levels is not None:
             among = among[np.isin(level_of[among], [level.value for level in levels])]
@@ -424,9 +446,16 @@ class IndexTable:
 
     @property
     def held_bytes(self) -> int:
-        """What of the table is held in memory, roughly."""
-        held = self.__dict__.get("_held_vectors")
-        return int(held[0].nbytes) if held is not None else 0
+        """What of the table is held in memory."""
+        held: _Held | None = self.__dict__.get("_held")
+        words: pa.Table | None = self.__dict__.get("_held_words")
+        return (held.columns.nbytes + held.vectors.nbytes if held else 0) + (words.nbytes if words else 0)
+
+    def release(self) -> None:
+        """Hold nothing more in memory."""
+        self.hold = False
+        for name in ("_held", "_held_words"):
+            self.__dict__.pop(name, None)
 
     def _read_scores(self, query: LanceQueryBuilder, condition: Expr | None, column: str) -> list[tuple[int, float]]:
         try:

@@ -117,7 +117,7 @@ def test_the_fleet_table_is_brought_up_to_date_and_a_search_says_when_it_lacks_i
     )
     assert summidx("fleet").stdout == "21 repositories, 21 rows in 1 segments: 21 indexes read and written\n"
     assert json.loads(summidx("fleet", "--json").stdout)["written"] == 0
-    quick = summidx("search", "pooled connections", "--repo", "r1*", "--mode", "bm25", "--json")
+    quick = summidx("search", "pooled connections", "--repo", "r1*", "-k", "50", "--mode", "bm25", "--json")
     assert {hit["repo"] for hit in json.loads(quick.stdout)} == {"r1", *(f"r{number}" for number in range(10, 20))}
     assert quick.stderr == summidx("search", "pooled", "--mode", "bm25").stderr == ""
     unknown = summidx("search", "cookie", "--repo", "x*")

@@ -1,7 +1,8 @@
 """The LanceDB door: one table of documents, with its words for BM25 and its vectors, and one of word counts.
 
 Filters are built from enums and numbers only, never from text: a path such as `x' OR '1'='1` in a filter string would
-select every row. Tables are small (a repository), so vectors are searched exactly, without an index of their own.
+select every row. Most tables are small (a repository), so vectors are searched exactly, and what search reads is held
+in memory; a table of 50,000 rows and more has an approximate index over its vectors (`lance`), and none of it is held.
 """
 
 from collections import Counter, defaultdict

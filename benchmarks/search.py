@@ -50,7 +50,7 @@ from summidx.store.place import FLEET
 
 PACKAGES = ("dask", "distributed", "sqlalchemy", "prefect", "bokeh", "hypothesis", "docker", "aiohttp", "networkx")
 TERMS = 32
-REAL_VECTORS = 4_000
+REAL_VECTORS = 2_000
 """So many summaries are embedded by MiniLM for the one large index; its other vectors lie near these."""
 
 
@@ -336,6 +336,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["fleet", "large"])
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
     result = start_result("search")
     pool_folder = options.pool or options.work / "pool"
     if not IndexRoot(pool_folder).versions():

@@ -7,7 +7,6 @@ The words of a file's row are its own and, once each, those of the functions and
 the body of a function says must find its file. The segment is written row by row, and never held in memory.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,9 +142,7 @@ class _Gathering:
             )
 
     def _count(self, outer: OuterRows, words: pa.Table) -> None:
-        rows: Counter[str] = Counter()
-        for text in outer.texts:
-            rows.update(set(text.split()))
+        rows = outer.frequencies
         zeros = pa.array(np.zeros(len(rows), np.int64))
         of_rows = pa.table(
             {

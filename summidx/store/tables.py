@@ -104,6 +104,8 @@ class OuterRows:
     """Words for BM25. A file's: its own and, once each, those of the functions and classes in it that it lacks."""
     vectors: npt.NDArray[np.float32]
     """(rows, dim), L2-normalised."""
+    frequencies: Mapping[str, int]
+    """How many of the rows hold each word."""
     documents: int
     """Of the index: all levels."""
 
@@ -307,14 +309,20 @@ class IndexTable:
                 inner[row["path"]].update(row["search_text"].split())
         kept = [row for row in rows if row["level"] in outer]
         texts = []
+        frequencies: Counter[str] = Counter()
         for row in kept:
             text = row["search_text"]
-            further = inner.pop(row["path"], set()).difference(text.split()) if row["level"] == Level.FILE else ()
+            words = set(text.split())
+            further = inner.pop(row["path"], set()) - words if row["level"] == Level.FILE else set()
             texts.append(" ".join([text, *sorted(further)]))
+            frequencies.update(words)
+            frequencies.update(further)
         vectors = self._read_vectors(None if inner else outer)
         values = [vectors[row["row"]] for row in kept]
         if inner:
-            texts.append(" ".join(sorted(set().union(*inner.values()))))
+            words = set().union(*inner.values())
+            texts.append(" ".join(sorted(words)))
+            frequencies.update(words)
             mean = np.mean([vectors[row["row"]] for row in rows if row["path"] in inner], axis=0)
             values.append(mean / max(float(np.linalg.norm(mean)), 1e-9))
         return OuterRows(
@@ -322,6 +330,7 @@ class IndexTable:
             aside=[*(row["is_test"] or row["is_secondary"] for row in kept), *([False] if inner else [])],
             texts=texts,
             vectors=np.array(values, np.float32).reshape(len(texts), self.dim),
+            frequencies=frequencies,
             documents=len(rows),
         )
 

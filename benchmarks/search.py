@@ -170,7 +170,8 @@ def reading_once(distinct: int) -> Iterator[None]:
     """Read of each index that was made what a refresh reads once; of its copies it is the same."""
     patches = []
     for name in ("read_outer", "read_words"):
-        read, known = getattr(IndexTable, name), {}
+        read = getattr(IndexTable, name)
+        known: dict[int, Any] = {}
 
         def read_or_know(table: IndexTable, read: Any = read, known: dict[int, Any] = known) -> Any:  # noqa: ANN401
             number = int(Path(table.address.uri).parents[1].name.removeprefix("repo-")) % distinct

@@ -193,8 +193,7 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
                 results = build_repositories(plan, settings, run_id, context.task_runner, journal, apart=bool(death))
         finally:
             journal.end(time.monotonic() - started, live.timeline())
-        live.phase("bringing the fleet table up to date")
-        refresh_after(results, settings)
+        refresh_after(results, settings, begins=partial(live.phase, "bringing the fleet table up to date"))
         if death and not any(result.ending == "crashed" for result in results):
             forget_death(settings.log_dir)
     seconds = time.monotonic() - started

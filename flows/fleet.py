@@ -7,7 +7,7 @@ swept by the next refresh.
 import logging
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flows.progress import RepoResult, tell_warning
 from summidx.errors import StoreError
@@ -24,13 +24,20 @@ COMMAND = (sys.executable, "-P", "-c", "from summidx.cli import app; app()", "fl
 logger = logging.getLogger(__name__)
 
 
-def refresh_after(results: Iterable[RepoResult], settings: Settings, *, within_s: float = WITHIN_S) -> None:
-    """Refresh the fleet table, where the run published an index of one repository of many."""
+def refresh_after(
+    results: Iterable[RepoResult],
+    settings: Settings,
+    *,
+    begins: Callable[[], None] = lambda: None,
+    within_s: float = WITHIN_S,
+) -> None:
+    """Refresh the fleet table, where the run published an index of one repository of many; calls `begins` then."""
     if not any(result.ending == "built" for result in results):
         return
     try:
         if len(IndexRoot(settings.index_root).place.folders()) < FLEET_FROM:
             return
+        begins()
         done = subprocess.run(
             [*COMMAND, "--index-root", settings.index_root],
             stdin=subprocess.DEVNULL,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from summidx.errors import StoreError
-from summidx.search.ranking import BEST_OF_FILE, SECONDARY_WEIGHT, VECTOR_SHARE, weigh_terms
+from summidx.search.ranking import BEST_OF_FILE, SECONDARY_WEIGHT, VECTOR_SHARE, idf, weigh_terms
 from summidx.store.fleet_manifest import Entry, FleetManifest, Segment, parse_fleet
 from summidx.store.fleet_tables import FleetFrequency, FleetMatch, SegmentTable
 from summidx.store.generations import IndexRoot
@@ -16,10 +16,10 @@ from summidx.store.generations import IndexRoot
 PICKED = 20
 """So many repositories are opened for a query at most, beside those that the fleet table does not know yet."""
 
-WORDS_DEPTH = 1000
+WORDS_DEPTH = 400
 """So many of the best rows by words speak for their repositories."""
 
-VECTORS_DEPTH = 300
+VECTORS_DEPTH = 200
 """So many of the nearest by vectors do."""
 
 PREFILTER_BELOW = 0.7
@@ -51,6 +51,13 @@ class Fleet:
         """How often each word is, in each segment."""
         return [self._open(segment).frequencies(words) for segment in self._segments]
 
+    def rarity(
+        self, terms: Sequence[tuple[str, float]], found: Sequence[Mapping[str, FleetFrequency]]
+    ) -> dict[str, float]:
+        """What each word adds to a row's score, but for how often the row has it."""
+        rows = _sum_rows(found)
+        return {word: weight * idf(self._rows, rows[word]) for word, weight in terms}
+
     def pick(
         self,
         terms: Sequence[tuple[str, float]],
@@ -66,7 +73,7 @@ class Fleet:
             vector: the query's; None where vectors do not count.
             members: publish id by name of the indexes that may be picked.
         """
-        rows = sum((Counter({word: each.rows for word, each in part.items()}) for part in found), Counter[str]())
+        rows = _sum_rows(found)
         words: list[FleetMatch] = []
         near: list[FleetMatch] = []
         for segment, part in zip(self._segments, found, strict=True):
@@ -139,6 +146,10 @@ def rank_repositories(words: Iterable[FleetMatch], near: Iterable[FleetMatch]) -
         for repo, score in part.items():
             scores[repo] += share * score / (spread if spread > 1e-9 else 1.0)
     return sorted(scores, key=lambda repo: (-scores[repo], repo))
+
+
+def _sum_rows(found: Sequence[Mapping[str, FleetFrequency]]) -> Counter[str]:
+    return sum((Counter({word: each.rows for word, each in part.items()}) for part in found), Counter[str]())
 
 
 def _sum_best(scored: Iterable[tuple[FleetMatch, float]]) -> dict[str, float]:

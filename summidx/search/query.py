@@ -16,6 +16,10 @@ MAX_TERMS = 64
 MAX_DENSE_CHARS = 2_000
 """Past some 500 tokens an embedding model reads nothing, and a long text has no one meaning."""
 
+TELLING_TERMS = 12
+"""Of a query over very many repositories, so many terms find what is then scored by all of them: common words cost most
+of the time, and add least."""
+
 PART_WEIGHTS: Mapping[Part, float] = {
     Part.TITLE: 2.0,
     Part.ERROR: 2.0,
@@ -83,3 +87,16 @@ def limit_terms(
     if len(known) <= limit:
         return known
     return sorted(known, key=lambda term: (frequencies[term[0]], -term[1], term[0]))[:limit]
+
+
+def select_telling(
+    terms: Sequence[tuple[str, float]], rarity: Mapping[str, float], limit: int = TELLING_TERMS
+) -> list[tuple[str, float]]:
+    """The terms that add most to a score: by them candidates are found among very many, to be scored by all.
+
+    Args:
+        terms: (word, weight).
+        rarity: what each word adds to a document's score, but for how often the document has it.
+        limit: how many at most.
+    """
+    return sorted(terms, key=lambda term: (-rarity.get(term[0], 0.0), term[0]))[:limit]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from summidx.embedding import Embedder
 from summidx.errors import StorageUnavailable, StoreError, UsageError
 from summidx.records import Hit, Level
 from summidx.search.fleet import PICKED, Fleet, FleetReader
-from summidx.search.query import Query, build_query, limit_terms
+from summidx.search.query import Query, build_query, limit_terms, select_telling
 from summidx.search.ranking import (
     Candidate,
     Mode,
@@ -44,10 +45,16 @@ OPENED_KEPT = 256
 """So many opened indexes are kept for the next query; more where one query needs more."""
 
 HELD_BYTES = 768 * 2**20
-"""So much of what is opened is held in memory after a query; one query adds what it needs."""
+"""While less than this is held in memory of what is opened, a query may add what it needs."""
+
+HELD_AFTER = 8
+"""An index is held when so many queries have asked it: to read it into memory costs what some ten queries save."""
 
 HELD_AT_ONCE = 64
 """A query that opens more indexes than this holds nothing of them."""
+
+NEAR_IN = 8
+"""Of the repositories that the fleet table picks, so many are also searched by vectors, where words count as well."""
 
 THREADS = 4
 """Indexes are asked by so many threads: LanceDB answers outside of Python."""
@@ -74,6 +81,8 @@ class Searcher:
         self._fleet = FleetReader(root)
         self._entries: dict[str, Entry] = {}
         self._opened: dict[str, tuple[str, PublishedIndex]] = {}
+        self._uses: Counter[str] = Counter()
+        """Queries that wanted each of them."""
         self._threads = ThreadPoolExecutor(max(THREADS, root.place.at_once), thread_name_prefix="summidx-search")
 
     def search(
@@ -113,30 +122,43 @@ class Searcher:
         vector = self._embed(query) if mode.uses_vectors else None
         selection = self._select(names, versions, query, vector, mode)
         indexes = self._open(selection, versions, by_vector=vector is not None)
-        depth, near = max(DEPTH, 2 * k), max(VECTOR_DEPTH, 2 * k)
+        many = selection.fleet is not None
+        depth, near = (max(n // 3 if many else n, 2 * k) for n in (DEPTH, VECTOR_DEPTH))
         asked = frozenset(Level) if levels is None else frozenset(levels)
         by_content = asked == {Level.FILE}
         read = asked | INNER_LEVELS if by_content else asked
 
         words = [word for word, _ in query.terms] if mode.uses_words else []
-        frequencies = self._map(lambda index: index.table.document_frequencies(words), indexes)
-        terms = _weigh_terms(query, indexes, frequencies, selection)
-        weights = [_weigh_words(terms[at], frequencies[at], index) for at, index in enumerate(indexes)]
+        of_table = selection.fleet.publish_ids if selection.fleet else {}
+        uncounted = [each for each in indexes if of_table.get(each.name) != each.manifest.publish_id]
+        counts = self._map(lambda index: index.table.document_frequencies(words), uncounted)
+        frequencies = dict(zip([each.name for each in uncounted], counts, strict=True))
+        weights, terms = _weigh_terms(query, indexes, frequencies, selection)
         numbers = range(len(indexes))
         found = self._map(lambda at: indexes[at].table.find_words(terms[at], depth, levels=read), numbers)
         rows = _find_rows(found, depth)
         if vector is not None:
-            nearest = self._map(lambda index: index.table.nearest(vector, near, levels=read), indexes)
+            likely = [at for at in numbers if mode is Mode.SUMMARY or indexes[at].name not in selection.unlikely]
+            nearest: list[list[Match]] = [[] for _ in indexes]
+            for at, matches in zip(
+                likely,
+                self._map(lambda at: indexes[at].table.nearest(vector, near, levels=read), likely),
+                strict=True,
+            ):
+                nearest[at] = matches
             rows = [each | others for each, others in zip(rows, _find_rows(nearest, near), strict=True)]
 
         def build(at: int) -> list[Candidate]:
             index = indexes[at]
-            named = _find_named(index, query, read) if mode.uses_words else {}
+            named = _find_named(index, query, read) if mode.uses_words and not many else {}
             wanted = rows[at] | named.keys()
-            part = list(_build_candidates(index, sorted(wanted), weights[at], vector, named))
+            part = list(_build_candidates(index, sorted(wanted), weights, vector, named))
+            if many and mode.uses_words:  # what is named is rare, and so among what its words have found
+                named = weigh_names([(each.row, each.document) for each in part], query.mentions)
+                part = [replace(each, named=named.get(each.row, 0.0)) for each in part]
             if by_content:
                 files = index.table.find_rows("path", {each.document.path for each in part}, [Level.FILE])
-                part += _build_candidates(index, sorted(set(files) - wanted), weights[at], vector, named)
+                part += _build_candidates(index, sorted(set(files) - wanted), weights, vector, named)
             return part
 
         ranked = rank_candidates([candidate for part in self._map(build, numbers) for candidate in part], mode)
@@ -178,7 +200,7 @@ class Searcher:
         try:
             frequencies = fleet.frequencies([word for word, _ in query.terms] if mode.uses_words else [])
             terms = limit_terms(query.terms, _sum_documents(frequencies)) if mode.uses_words else []
-            picked = fleet.pick(terms, frequencies, vector, covered)[:PICKED]
+            picked = fleet.pick(select_telling(terms, fleet.rarity(terms, frequencies)), frequencies, vector, covered)
         except StorageUnavailable:
             raise
         except StoreError as error:
@@ -190,7 +212,13 @@ class Searcher:
             self.slow = (
                 f"the fleet table does not know {len(others)} of {len(members)} indexes yet: they were all searched"
             )
-        return Selection((*names.named, *picked, *others), frozenset(names.named), fleet, frequencies)
+        return Selection(
+            (*names.named, *picked[:PICKED], *others),
+            frozenset(names.named),
+            fleet,
+            frequencies,
+            frozenset(picked[NEAR_IN:]),
+        )
 
     def _read_fleet(self) -> Fleet | None:
         try:
@@ -229,17 +257,11 @@ class Searcher:
         return found
 
     def _hold(self, indexes: Sequence[PublishedIndex]) -> None:
-        """Have what is searched held in memory; of others no more than fits, the longest unused goes first."""
+        """Have what is asked again and again held in memory, as far as there is room."""
         held = sum(opened.table.held_bytes for _, opened in self._opened.values())
-        now = {index.name for index in indexes}
-        for name, (_, opened) in self._opened.items():
-            if held <= HELD_BYTES:
-                break
-            if name not in now:
-                held -= opened.table.held_bytes
-                opened.table.release()
         for index in indexes:
-            index.table.hold = len(indexes) <= HELD_AT_ONCE
+            if self._uses[index.name] >= HELD_AFTER and held < HELD_BYTES and len(indexes) <= HELD_AT_ONCE:
+                index.table.hold = True
 
     def _nothing_left(self) -> StoreError:
         why = next(iter(self.left_out.values()), "they are gone")
@@ -248,7 +270,9 @@ class Searcher:
     def _open_one(self, name: str, version: str, *, by_vector: bool) -> PublishedIndex:
         known, opened = self._opened.pop(name, ("", None))
         if opened is None or known != version or not version:
+            self._uses.pop(name, None)
             opened = self.root.open(name)
+        self._uses[name] += 1
         self._opened[name] = version, opened  # the last one used is the last one closed
         if by_vector and (why := self._describe_other_model(name, opened.manifest.embedding_model)):
             raise StoreError(why)
@@ -271,26 +295,41 @@ class Searcher:
 def _weigh_terms(
     query: Query,
     indexes: Sequence[PublishedIndex],
-    frequencies: Sequence[Mapping[str, Frequency]],
+    frequencies: Mapping[str, Mapping[str, Frequency]],
     selection: Selection,
-) -> list[list[tuple[str, float]]]:
-    """The terms of the query for each index: as rare as they are over all indexes, opened or not."""
-    here = [{word: each.documents for word, each in found.items()} for found in frequencies]
-    of_table = selection.fleet.publish_ids if selection.fleet else {}
-    counted = [at for at, each in enumerate(indexes) if of_table.get(each.name) != each.manifest.publish_id]
+) -> tuple[dict[str, float], list[list[tuple[str, float]]]]:
+    """The words of the query, each as rare as it is over all indexes, opened or not.
+
+    Args:
+        query: the query.
+        indexes: the opened indexes.
+        frequencies: of the query's words, by name of those indexes that the fleet table does not count.
+        selection: what the fleet table counts.
+
+    Returns:
+        What each word adds to a document's score, but for how often the document has it; and for each index the terms
+        by which it finds candidates, made to compare (`ranking.weigh_terms`) where its own counts are known. Where the
+        fleet table has them together with others', a word is taken to be as rare in one index as in all.
+    """
+    counted = [index for index in indexes if index.name in frequencies]
+    here = {name: {word: each.documents for word, each in found.items()} for name, found in frequencies.items()}
     of_fleet = [Counter({word: each.code_documents for word, each in part.items()}) for part in selection.frequencies]
-    in_code = [Counter({word: each.code_documents for word, each in frequencies[at].items()}) for at in counted]
-    terms = limit_terms(
-        query.terms, _sum_documents(selection.frequencies) + sum((Counter(here[at]) for at in counted), Counter[str]())
-    )
+    in_code = [Counter({word: each.code_documents for word, each in found.items()}) for found in frequencies.values()]
+    documents = _sum_documents(selection.frequencies) + sum(map(Counter, here.values()), Counter[str]())
+    terms = limit_terms(query.terms, documents)
     everywhere = sum((*of_fleet, *in_code), Counter[str]())
-    code_documents = sum(indexes[at].table.code_documents for at in counted)
+    code_documents = sum(index.table.code_documents for index in counted)
     if selection.fleet is not None:
         code_documents += selection.fleet.code_documents
-    return [
-        weigh_terms(terms, here[at], index.table.documents_total, everywhere, code_documents)
-        for at, index in enumerate(indexes)
+    weights = {word: weight * idf(code_documents, everywhere[word]) for word, weight in terms}
+    telling = select_telling(terms, weights)
+    by_index = [
+        weigh_terms(terms, here[index.name], index.table.documents_total, everywhere, code_documents)
+        if index.name in here
+        else telling
+        for index in indexes
     ]
+    return weights, by_index
 
 
 def _sum_documents(frequencies: Sequence[Mapping[str, FleetFrequency]]) -> Counter[str]:
@@ -302,7 +341,7 @@ def _find_named(index: PublishedIndex, query: Query, levels: frozenset[Level]) -
     mentions = query.mentions
     rows = index.table.find_rows("name", mentions.names, levels & INNER_LEVELS)
     rows += index.table.find_rows("name", mentions.file_names, levels & {Level.FILE})
-    return weigh_names(sorted(index.table.take(rows).items()), mentions)
+    return weigh_names([(row, each) for row, (each, _) in sorted(index.table.take(rows).items())], mentions)
 
 
 def _find_rows(found: Sequence[Sequence[Match]], depth: int) -> list[set[int]]:
@@ -312,14 +351,6 @@ def _find_rows(found: Sequence[Sequence[Match]], depth: int) -> list[set[int]]:
     for _, at, row in best:
         rows[at].add(row)
     return rows
-
-
-def _weigh_words(
-    terms: Sequence[tuple[str, float]], frequencies: Mapping[str, Frequency], index: PublishedIndex
-) -> dict[str, float]:
-    """What each word of the query adds to a document's score, but for how often the document has it."""
-    total = index.table.documents_total
-    return {word: weight * idf(total, frequencies[word].documents) for word, weight in terms}
 
 
 def _build_candidates(
@@ -332,12 +363,10 @@ def _build_candidates(
     """Candidates with both scores, whichever part found them."""
     if not rows:
         return
-    nearest = index.table.nearest(vector, len(rows), rows=rows) if vector is not None else []
-    similarity = {match.row: match.score for match in nearest}
     average = index.table.average_words if weights else 0.0
-    for row, document in sorted(index.table.take(rows).items()):
+    for row, (document, similarity) in sorted(index.table.take(rows, vector).items()):
         bm25 = score_words(document.search_text, weights, average)
-        yield Candidate(index.name, row, document, bm25, similarity.get(row), named.get(row, 0.0))
+        yield Candidate(index.name, row, document, bm25, similarity, named.get(row, 0.0))
 
 
 def _build_hit(candidate: Candidate, score: float) -> Hit:

@@ -31,6 +31,8 @@ class Selection:
     """Where it picked some of them: words are as rare as it says."""
     frequencies: Sequence[Mapping[str, FleetFrequency]] = ()
     """Of the query's words, in its segments."""
+    unlikely: frozenset[str] = frozenset()
+    """Those that it picked last: what vectors alone find in them is not among the best."""
 
 
 def match_names(root: IndexRoot, asked: Iterable[str] | None, published: Mapping[str, str]) -> Names:

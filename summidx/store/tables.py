@@ -171,6 +171,7 @@ class IndexTable:
 
     def __init__(self, address: TableAddress) -> None:
         self.address = address
+        self._held: _Held | None = None
         uri = address.uri
         if isinstance(uri, Path) and not (uri / f"{DOCUMENTS}.lance").is_dir():  # connecting would make the folder
             raise StoreError(f"{uri} holds no table: the index is damaged, build it again")
@@ -184,7 +185,7 @@ class IndexTable:
     def _words(self) -> Table:
         return self._database.open_table(WORDS)
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """Length of a vector."""
         return int(self._table.schema.field("vector").type.list_size)
@@ -217,19 +218,35 @@ class IndexTable:
         found = self._read_documents(query, _filter(levels, None))
         return [document for _, document in sorted(found, key=itemgetter(0))]
 
-    def take(self, rows: Sequence[int]) -> dict[int, Document]:
-        """The documents of some rows, as far as search reads them: the other fields are empty."""
+    def take(
+        self, rows: Sequence[int], vector: npt.NDArray[np.float32] | None = None
+    ) -> dict[int, tuple[Document, float | None]]:
+        """The documents of some rows, as far as search reads them: the other fields are empty.
+
+        Each with the cosine of its vector and `vector`, or None without one.
+        """
         if not rows:
             return {}
-        try:
-            # one writer wrote all rows at once, and none is ever deleted: a row's number is its offset
-            if self._is_held():
-                found = self._held.columns.take(pa.array(sorted(rows)))
-            else:
-                found = self._table.take_offsets(sorted(rows)).select(["row", *_SEARCHED_COLUMNS]).to_arrow()
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
-        return {row.pop("row"): _build_document(_NOT_SEARCHED | row) for row in found.to_pylist()}
+        wanted = sorted(rows)
+        cosines: Sequence[float | None] = [None] * len(wanted)
+        if self._is_held():
+            held = self._read_held()
+            found = held.columns.take(pa.array(wanted))
+            if vector is not None:
+                cosines = _cosines(held.vectors[wanted], vector).tolist()
+        else:
+            columns = ["row", *_SEARCHED_COLUMNS, *(["vector"] if vector is not None else [])]
+            try:
+                # one writer wrote all rows at once, and none is ever deleted: a row's number is its offset
+                found = self._table.take_offsets(wanted).select(columns).to_arrow()
+            except (RuntimeError, OSError, ValueError) as error:
+                raise describe_fault(self.address, error) from error
+            if vector is not None:
+                values = found.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                cosines = _cosines(values.reshape(-1, self.dim), vector).tolist()
+                found = found.drop_columns(["vector"])
+        taken = zip(found.to_pylist(), cosines, strict=True)
+        return {row.pop("row"): (_build_document(_NOT_SEARCHED | row), cosine) for row, cosine in taken}
 
     @cached_property
     def documents_total(self) -> int:
@@ -276,9 +293,13 @@ class IndexTable:
     def _held_words(self) -> pa.Table:
         return self.read_words().combine_chunks()
 
-    @cached_property
-    def _held(self) -> "_Held":
-        """One scan costs less than the questions of one query would."""
+    def _read_held(self) -> "_Held":
+        """By one scan. Not a `cached_property`, which would let one table after the other be read (Python 3.11)."""
+        if self._held is None:
+            self._held = self._scan()
+        return self._held
+
+    def _scan(self) -> "_Held":
         query = self._table.search().select(["row", *_SEARCHED_COLUMNS, "vector"]).limit(max(1, self.count()))
         try:
             found = query.to_arrow()
@@ -357,7 +378,7 @@ class IndexTable:
         if not wanted or not among:
             return []
         if self._is_held():
-            held = self._held.columns
+            held = self._read_held().columns
             mask = pc.is_in(held.column(column), value_set=pa.array(wanted, pa.string()))
             mask = pc.and_(mask, pc.is_in(held.column("level"), value_set=pa.array(among, pa.string())))
             return list(held.column("row").filter(mask).to_pylist())
@@ -424,12 +445,13 @@ class IndexTable:
             return []
         if not self._is_held():
             return self._nearest_by_index(vector, k, levels, rows, exact=exact)
-        values, level_of = self._held.vectors, self._held.levels
+        held = self._read_held()
+        values, level_of = held.vectors, held.levels
         among = np.arange(len(values)) if rows is None else np.array(sorted(rows))
         if levels is not None:
             among = among[np.isin(level_of[among], [level.value for level in levels])]
         chosen = values if len(among) == len(values) else values[among]
-        cosines = chosen @ vector / max(float(np.linalg.norm(vector)), 1e-9)
+        cosines = _cosines(chosen, vector)
         best = np.argpartition(-cosines, k - 1)[:k] if k < len(cosines) else np.arange(len(cosines))
         return _rank(Match(int(among[at]), float(cosines[at])) for at in best)
 
@@ -442,14 +464,6 @@ class IndexTable:
         *,
         exact: bool,
     ) -> list[Match]:
-        if rows is not None and levels is None:
-            try:
-                found = self._table.take_offsets(sorted(rows)).select(["row", "vector"]).to_arrow()
-                values = found.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            except (RuntimeError, OSError, ValueError) as error:
-                raise describe_fault(self.address, error) from error
-            cosines = values.reshape(-1, self.dim) @ vector / max(float(np.linalg.norm(vector)), 1e-9)
-            return _rank(map(Match, found.column("row").to_pylist(), cosines.tolist()))[:k]
         query = search_vectors(self._table, vector, exact=exact).select(["row", "_distance"]).limit(k)
         distances = self._read_scores(query, _filter(levels, rows), "_distance")
         return _rank(Match(row, 1.0 - distance) for row, distance in distances)
@@ -457,15 +471,9 @@ class IndexTable:
     @property
     def held_bytes(self) -> int:
         """What of the table is held in memory."""
-        held: _Held | None = self.__dict__.get("_held")
         words: pa.Table | None = self.__dict__.get("_held_words")
-        return (held.columns.nbytes + held.vectors.nbytes if held else 0) + (words.nbytes if words else 0)
-
-    def release(self) -> None:
-        """Hold nothing more in memory."""
-        self.hold = False
-        for name in ("_held", "_held_words"):
-            self.__dict__.pop(name, None)
+        held = self._held.columns.nbytes + self._held.vectors.nbytes if self._held else 0
+        return int(held + (words.nbytes if words is not None else 0))
 
     def _read_scores(self, query: LanceQueryBuilder, condition: Expr | None, column: str) -> list[tuple[int, float]]:
         try:
@@ -482,6 +490,11 @@ class IndexTable:
                     yield row.pop("row"), _build_document(row)
         except (RuntimeError, OSError, ValueError) as error:
             raise describe_fault(self.address, error) from error
+
+
+def _cosines(values: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    cosines: npt.NDArray[np.float32] = values @ vector / max(float(np.linalg.norm(vector)), 1e-9)
+    return cosines
 
 
 def _count_words(documents: Sequence[Document]) -> pa.Table:

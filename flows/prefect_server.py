@@ -109,10 +109,11 @@ def prefect_api() -> Iterator[str]:
 
 def is_reachable(url: str, within_s: float = REACHED_WITHIN_S) -> bool:
     """True where the API answers, whatever it says: whether it is the right one, Prefect finds out."""
-    return not _why_unreachable(url, within_s)
+    return not why_unreachable(url, within_s)
 
 
-def _why_unreachable(url: str, within_s: float) -> str:
+def why_unreachable(url: str, within_s: float = REACHED_WITHIN_S) -> str:
+    """Why no API answers at `url`, in words; "" where one does, whatever it says."""
     # This machine is not reached through a proxy that the environment names for the world outside.
     proxies: dict[str, str] | None = {} if urlsplit(url).hostname in (HOST, "localhost", "::1") else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
@@ -126,7 +127,7 @@ def _why_unreachable(url: str, within_s: float) -> str:
 
 
 def _check_reachable(url: str) -> None:
-    if reason := _why_unreachable(url, REACHED_WITHIN_S):
+    if reason := why_unreachable(url, REACHED_WITHIN_S):
         raise UsageError(
             f"the Prefect API {url} cannot be reached ({reason}), so the run would have no record: start it, or unset "
             "PREFECT_API_URL to have one started for the run"

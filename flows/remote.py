@@ -14,9 +14,11 @@ from typing import Any
 import dask.config
 from distributed import Client, Security
 from distributed.comm.core import FatalCommClosedError
+from prefect.settings import PREFECT_API_URL
 
 import summidx
 from flows.cluster import DASK_SETTINGS
+from flows.prefect_server import why_unreachable
 from summidx.errors import SummidxError, UsageError
 from summidx.index_uri import is_uri
 
@@ -108,10 +110,12 @@ def check_machines(client: Client, address: str, run_id: str, index_root: str) -
         Warnings, a line each.
 
     Raises:
-        UsageError: a worker has no summidx or another one, no Prefect API, or does not see the index root.
+        UsageError: a worker has no summidx or another one, does not reach the Prefect API, or does not see the index
+            root.
     """
+    api_url = str(PREFECT_API_URL.value() or "")
     try:
-        looks: Any = client.run(look_around, run_id, index_root, on_error="return")
+        looks: Any = client.run(look_around, run_id, index_root, api_url, on_error="return")
     except Exception as error:  # what a function that is not there comes to, over Dask
         raise UsageError(
             f"the workers of the Dask scheduler {address} cannot say what they have ({_first_line(error)}), so nothing "
@@ -146,6 +150,7 @@ def find_fault(looks: Mapping[str, Any], index_root: str) -> str:
     for fault_of, advice in (
         (_has_other_code, f"install summidx {summidx.__version__} there, as here"),
         (_lacks_api, "set PREFECT_API_URL there, or it would start a server of its own"),
+        (_misses_api, "let PREFECT_API_URL name an address that all machines reach, here as there"),
         (_lacks_index_root, _share(index_root)),
     ):
         if faults := {worker: fault for worker, look in looks.items() if (fault := fault_of(look))}:
@@ -155,8 +160,11 @@ def find_fault(looks: Mapping[str, Any], index_root: str) -> str:
     return ""
 
 
-def look_around(run_id: str, index_root: str) -> dict[str, Any]:
-    """What a worker process has of what a run needs; called there."""
+def look_around(run_id: str, index_root: str, api_url: str) -> dict[str, Any]:
+    """What a worker process has of what a run needs; called there.
+
+    A task reports to the API at `api_url`, which the run hands on with it, not to the one that the worker is set to.
+    """
     from summidx.plan import load_plan
     from summidx.settings import load_settings
 
@@ -168,6 +176,8 @@ def look_around(run_id: str, index_root: str) -> dict[str, Any]:
     return {
         "version": summidx.__version__,
         "api": os.environ.get("PREFECT_API_URL", ""),
+        "api_of_run": api_url,
+        "api_fault": why_unreachable(api_url),
         "sees_plan": sees_plan,
         "unseen": unseen,
         "cache": load_settings({"index_root": index_root}).cache_url.split(":")[0],
@@ -188,6 +198,11 @@ def _has_other_code(look: Any) -> str:  # noqa: ANN401 - what a worker returned 
 
 def _lacks_api(look: Mapping[str, Any]) -> str:
     return "" if look["api"] else "knows no Prefect API"
+
+
+def _misses_api(look: Mapping[str, Any]) -> str:
+    fault = look["api_fault"]
+    return f"does not reach the Prefect API of this run, {look['api_of_run']} ({fault})" if fault else ""
 
 
 def _lacks_index_root(look: Mapping[str, Any]) -> str:

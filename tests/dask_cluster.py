@@ -17,9 +17,7 @@ STARTS_WITHIN_S = 120
 class Cluster:
     """A scheduler, which runs, and the workers that are started."""
 
-    def __init__(
-        self, folder: Path, site: Site, *, threads: int, ttl_s: int = 300, host: str = "127.0.0.1", api_url: str = ""
-    ) -> None:
+    def __init__(self, folder: Path, site: Site, *, threads: int, ttl_s: int = 300, host: str = "127.0.0.1") -> None:
         """Start the scheduler.
 
         Args:
@@ -28,12 +26,11 @@ class Cluster:
             threads: of each worker.
             ttl_s: a worker that says nothing for so long is taken for dead.
             host: address on which the scheduler listens.
-            api_url: of the Prefect API as the workers reach it, where that is not as the runs do.
         """
         self._folder = folder
         self._threads = threads
         self._environment = site.environment | {
-            "PREFECT_API_URL": api_url or site.api.url,
+            "PREFECT_API_URL": site.api.url,
             "PYTHONPATH": str(ROOT),
             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
             "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "1.0",

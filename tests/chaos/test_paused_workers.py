@@ -1,5 +1,6 @@
 """Workers that stand still, or are cut off, for longer than the scheduler waits, and are back much later."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from dask_cluster import Cluster
 from fake_llm import FakeLLM, running
 from fleet import Fleet, commit_all, find_differences
 from hosts import forwarded, network
+from prefect_api import Api
 from runs import Site, calls_of, check_all_final, check_report
 
 from benchmarks.scaling import make_repositories
@@ -40,20 +42,24 @@ def far_llm(net):
 
 
 @pytest.fixture
-def cluster(site, net, tmp_path):
-    """Its workers reach the Prefect API at the address that all hosts reach."""
+def far_site(site, net):
+    """Whose runs are told the address at which all hosts reach the Prefect API: they hand it on to the workers."""
     api = urlsplit(site.api.url)
     with forwarded(net.address, api.port):
-        api_url = f"http://{net.address}:{api.port}{api.path}"
-        cluster = Cluster(tmp_path / "cluster", site, threads=THREADS, ttl_s=TTL_S, host=net.address, api_url=api_url)
-        yield cluster
-        cluster.close()
+        yield replace(site, api=Api(f"http://{net.address}:{api.port}{api.path}"))
+
+
+@pytest.fixture
+def cluster(far_site, net, tmp_path):
+    cluster = Cluster(tmp_path / "cluster", far_site, threads=THREADS, ttl_s=TTL_S, host=net.address)
+    yield cluster
+    cluster.close()
 
 
 def test_workers_that_wake_up_or_are_found_again_too_late_publish_nothing(
-    site, cluster, net, far_llm, api, form, rng, tmp_path, note_figures
+    far_site, cluster, net, far_llm, api, form, rng, tmp_path, note_figures
 ):
-    llm, here = far_llm, form.pauses + 1
+    site, llm, here = far_site, far_llm, form.pauses + 1
     refs = make_repositories(tmp_path / "repos", [FUNCTIONS] * REPOSITORIES * (here + form.cuts))
     fleet = Fleet({ref.name: Path(ref.source) for ref in refs})
     names = fleet.write_list(tmp_path / "repos.txt")
@@ -94,7 +100,7 @@ def test_workers_that_wake_up_or_are_found_again_too_late_publish_nothing(
 
     assert _publish_ids(site, fleet) == published
     check_all_final(api, first.began_at)
-    expected = Site(tmp_path / "expected", dict(site.environment), api, site.options)
+    expected = Site(tmp_path / "expected", dict(site.environment), site.api, site.options)
     expected.folder.mkdir()
     expected.run(names, "--llm-base-url", llm.base_url)
     assert not find_differences(site.index_root, expected.index_root, fleet.names)

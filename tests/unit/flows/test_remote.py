@@ -1,10 +1,14 @@
 """What is found out about the machines of a cluster before anything is built there."""
 
+import http.server
+import socket
+import threading
 from contextlib import ExitStack
 
 import dask.config
 import pytest
 from distributed import Client, LocalCluster
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 import summidx
 from flows.cluster import DASK_SETTINGS
@@ -13,13 +17,34 @@ from summidx.errors import UsageError
 from summidx.plan import Plan, write_plan
 
 POSTGRES = "postgresql+psycopg://summidx:hush@db/summidx"
-GOOD = {"version": summidx.__version__, "api": "http://api", "sees_plan": True, "cache": "postgresql+psycopg"}
+GOOD = {
+    "version": summidx.__version__,
+    "api": "http://api",
+    "api_of_run": "http://api",
+    "api_fault": "",
+    "sees_plan": True,
+    "cache": "postgresql+psycopg",
+}
 
 
 @pytest.fixture
-def connect(monkeypatch):
+def api_url():
+    """Something answers there."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}/api"
+    with temporary_settings({PREFECT_API_URL: url}):
+        yield url
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def connect(monkeypatch, api_url):
     """A client of a cluster in this process, with settings of Dask."""
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    monkeypatch.setenv("PREFECT_API_URL", api_url)
     monkeypatch.setenv("SUMMIDX_CACHE__URL", POSTGRES)
     with ExitStack() as opened:
 
@@ -56,6 +81,22 @@ def test_a_worker_without_prefect_api_is_refused(connect, tmp_path, monkeypatch)
 
     with pytest.raises(UsageError, match=r"knows no Prefect API, .*: set PREFECT_API_URL there"):
         check(client, tmp_path)
+
+
+def test_workers_that_do_not_reach_the_api_of_the_run_are_refused(connect, tmp_path):
+    """Such as a loopback address, which is another machine there."""
+    write_plan(Plan((), None), str(tmp_path), "run")
+    client = connect(DASK_SETTINGS)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        away = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        with (
+            temporary_settings({PREFECT_API_URL: away}),
+            pytest.raises(
+                UsageError, match=rf"does not reach .* {away} \(.*refused.*an address that all machines reach"
+            ),
+        ):
+            check(client, tmp_path)
 
 
 def test_a_cache_in_a_file_and_a_scheduler_of_other_settings_are_warned_of(connect, tmp_path, monkeypatch):

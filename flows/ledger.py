@@ -128,9 +128,10 @@ def record_lost_try(flow_run_id: UUID, task: Task[Any, Any], task_run_id: UUID, 
 def crash_unfinished(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect's names
     """Hook for a flow run that crashed, raised or was cancelled: its task runs that still say Running ended with it."""
     ended: State[Any] = Crashed(message="its flow run ended before it did")
-    if state.is_cancelled():
-        ended = Cancelled(message="its flow run was cancelled")
     with get_client(sync_client=True) as client:
+        now = client.read_flow_run(flow_run.id).state or state
+        if now.is_cancelling() or now.is_cancelled():  # of which the run itself says that it crashed
+            ended = Cancelled(message="its flow run was cancelled")
         _end(client, ended, flow_run_filter=FlowRunFilter(id={"any_": [flow_run.id]}))
 
 

@@ -116,6 +116,8 @@ def check_machines(client: Client, address: str, run_id: str, index_root: str) -
     api_url = str(PREFECT_API_URL.value() or "")
     try:
         looks: Any = client.run(look_around, run_id, index_root, api_url, on_error="return")
+    except OSError:  # the scheduler is gone
+        raise
     except Exception as error:  # what a function that is not there comes to, over Dask
         raise UsageError(
             f"the workers of the Dask scheduler {address} cannot say what they have ({_first_line(error)}), so nothing "

@@ -9,6 +9,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from distributed import as_completed
+from distributed.comm.core import CommClosedError
 from prefect import Task
 from prefect.client.schemas.objects import RunInput, State
 from prefect.futures import PrefectFuture
@@ -29,7 +30,7 @@ from flows.submission import submit_to_cluster
 from flows.suspects import CONDEMNED, SUSPECT, Ended, state_of_lost, was_killed
 from flows.watch import Watch
 from flows.worker_warnings import WarningReceiver, keep_line, topic_of
-from summidx.errors import ServiceLost
+from summidx.errors import ServiceLost, UsageError
 
 WORKER_TIMEOUT_S = 60.0
 STOP_S = 10.0
@@ -80,11 +81,13 @@ class IndexTaskRunner(DaskTaskRunner):
             return self._lane.submit(task, parameters, wait_for, dependencies)
         if wait_for:
             raise ValueError("repositories do not wait for each other")
-        self._prepare_workers()
         try:
+            self._prepare_workers()
             future = submit_to_cluster(self.client, task, parameters, dependencies)
-        except Exception:
-            if self._is_cut_off:
+        except UsageError:
+            raise
+        except Exception as error:
+            if self._is_cut_off or isinstance(error, CommClosedError):
                 raise ServiceLost(f"{self._lost} before all repositories were submitted: start it again") from None
             raise
         self._submitted[future] = (task, parameters)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from parts import require_part
 
@@ -100,15 +101,24 @@ def forwarded(address: str, port: int) -> Iterator[None]:
             return
         await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
 
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="forwarder", daemon=True)
+    async def serve() -> None:
+        ended = asyncio.Event()
+        until.extend((asyncio.get_running_loop(), ended))
+        server = await asyncio.start_server(connect, address, port)
+        listens.set()
+        await ended.wait()
+        server.close()  # connections end with the loop
+
+    until: list[Any] = []
+    listens = threading.Event()
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="forwarder", daemon=True)
     thread.start()
-    server = asyncio.run_coroutine_threadsafe(asyncio.start_server(connect, address, port), loop).result(10)
+    assert listens.wait(10)
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
+        loop, ended = until
+        loop.call_soon_threadsafe(ended.set)
         thread.join(10)
 
 

@@ -21,6 +21,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for `make chaos CHAOS=long` alone."""
+    if os.environ.get("CHAOS") == "long":
+        return
+    left_out = [item for item in items if item.get_closest_marker("long_form")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def _fake_llm_server() -> Iterator[FakeLLM]:
     with running(FakeLLM()) as server:

@@ -1,6 +1,5 @@
 """Runs of the deployment that somebody cancels, that lose their API for a while, or that die with the machine."""
 
-import os
 import threading
 import time
 from functools import partial
@@ -100,6 +99,7 @@ def _state(site, run_id):
     return site.ask(f"/flow_runs/{run_id}")["state_name"]
 
 
+@pytest.mark.long_form
 def test_a_run_that_is_cancelled_ends_in_time_and_leaves_nothing(site, note_figures):
     run_id = _start_run(site)
     _wait_until_half_done(site, run_id)
@@ -119,7 +119,7 @@ def test_a_run_that_is_cancelled_ends_in_time_and_leaves_nothing(site, note_figu
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("how", ["away", "restarted"])
+@pytest.mark.parametrize("how", [pytest.param("away", marks=pytest.mark.long_form), "restarted"])
 def test_an_api_that_is_gone_for_a_while_costs_nothing(how, site, release, form, note_figures):
     """Away: it answers nothing, and then goes on as if nothing had been."""
     run_id = _start_run(site)
@@ -152,6 +152,7 @@ def test_an_api_that_is_gone_for_a_while_costs_nothing(how, site, release, form,
     note_figures(f"api-{how}", figures)
 
 
+@pytest.mark.long_form
 @pytest.mark.timeout(900)
 def test_an_api_that_is_gone_for_ever_ends_a_run_in_five_minutes(site, note_figures):
     run_id = _start_run(site)
@@ -178,7 +179,7 @@ def _process_of(site, run_id):
     return next(each for each in children if each.environ().get("PREFECT__FLOW_RUN_ID") == run_id)
 
 
-@pytest.mark.skipif(os.environ.get("CHAOS") != "long", reason="CHAOS=long: it waits ten minutes for a lease")
+@pytest.mark.long_form
 @pytest.mark.timeout(1500)
 def test_after_a_power_cut_the_next_run_starts_sweeps_and_completes(site, release, note_figures):
     dead = _start_run(site)

@@ -146,7 +146,7 @@ def test_a_disk_that_is_full_at_any_point_leaves_a_whole_index_and_the_next_run_
     note_figures("disk-full", {"points": len(points), "whole": len(endings), "endings": how})
 
 
-@pytest.mark.skipif(not IS_LONG, reason="CHAOS=long")
+@pytest.mark.long_form
 @pytest.mark.parametrize("free", [0, 200_000, 2_000_000])
 def test_the_command_on_a_full_disk_says_so_in_lines_and_goes_on_when_there_is_room(disk, repo, tmp_path, free):
     """Indexes, cache and logs on the full disk; Prefect's own database is elsewhere."""

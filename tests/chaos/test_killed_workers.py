@@ -6,6 +6,7 @@ import time
 from functools import partial
 
 import psutil
+import pytest
 from fake_llm import Answer
 from runs import calls_of, check_all_final, check_report, ports_of, process_at_port, with_no_fuss
 
@@ -112,6 +113,7 @@ SLOW_START_S = 18
 """Dask gives up a local worker that is not back in 15 s."""
 
 
+@pytest.mark.long_form
 def test_a_worker_that_takes_long_to_come_back_is_waited_for(small_site, small_list, fake_llm, api):
     """As on a busy machine. There is no other one."""
     release = threading.Event()
@@ -137,6 +139,7 @@ def test_a_worker_that_takes_long_to_come_back_is_waited_for(small_site, small_l
     check_report(api, run, run.endings())
 
 
+@pytest.mark.long_form
 def test_a_poisonous_repository_that_kills_the_run_itself_does_so_once(small_site, small_list, fake_llm, api):
     """With one process and no GPU, repositories are built in the run's own process: it dies with what it builds."""
     killed = []

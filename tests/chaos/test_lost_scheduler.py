@@ -74,6 +74,7 @@ def test_a_run_whose_scheduler_is_killed_ends_and_the_next_repeats_nothing_that_
     assert {name for name, ending in run.endings().items() if ending == "built"} == finished.keys()
 
 
+@pytest.mark.long_form
 def test_a_run_whose_scheduler_hangs_ends(small_site, small_list, fake_llm, api, form, start_cluster, note_figures):
     fake_llm.script = lambda body, before: Answer(hang=True)
     cluster = start_cluster(small_site)
@@ -93,6 +94,7 @@ def test_a_run_whose_scheduler_hangs_ends(small_site, small_list, fake_llm, api,
     check_all_final(api, run.began_at)
 
 
+@pytest.mark.long_form
 def test_a_scheduler_that_is_lost_while_a_run_submits_is_named(
     small_site, fake_llm, api, form, start_cluster, tmp_path
 ):

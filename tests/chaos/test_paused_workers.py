@@ -1,5 +1,6 @@
 """Workers that stand still, or are cut off, for longer than the scheduler waits, and are back much later."""
 
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from dask_cluster import Cluster
-from fake_llm import FakeLLM, running
+from fake_llm import Answer, FakeLLM, running
 from fleet import Fleet, commit_all, find_differences
 from hosts import forwarded, network
 from prefect_api import Api
@@ -67,6 +68,8 @@ def test_workers_that_wake_up_or_are_found_again_too_late_publish_nothing(
     workers = [cluster.start_worker(net.address) for _ in range(here)]
     away = {host: cluster.start_worker(host.address, host.prefix) for host in net.hosts}
 
+    release = threading.Event()
+    llm.script = lambda body, before: Answer(until=release)  # so that nobody is done before all have begun
     first = site.start(names, *to)
     everybody = [*workers, *away.values()]
     assert first.wait_until(lambda: all(calls_of(worker, llm.ports) for worker in everybody)), first.stderr
@@ -80,6 +83,7 @@ def test_workers_that_wake_up_or_are_found_again_too_late_publish_nothing(
         assert first.wait_until(partial(calls_of, worker, llm.ports)), first.stderr
         in_flight += calls_of(worker, llm.ports)
         host.cut_off()
+    release.set()
     first.wait()
     check_report(api, first, fleet.names)
 

@@ -15,6 +15,9 @@ STARTING_S = 6
 """Every third signal comes so soon that no call may have been made yet."""
 
 
+_LONG = pytest.mark.long_form
+
+
 def test_sigterm_ends_a_run_in_time_and_the_next_one_goes_on(
     site, fleet, fleet_list, oracle, llm, api, form, rng, check_rows, note_figures
 ):
@@ -55,7 +58,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [pytest.param(each, marks=_LONG if each != "drain" else ()) for each in STAGES])
 def test_sigterm_ends_a_run_at_any_stage(stage, small_site, small_list, fake_llm, api, form):
     fake_llm.script = lambda body, before: Answer(hang=True)
     if stage == "planning":
@@ -71,8 +74,10 @@ def test_sigterm_ends_a_run_at_any_stage(stage, small_site, small_list, fake_llm
     assert task_runs == (6 if stage == "drain" else 0)
 
 
-@pytest.mark.parametrize("after_s", [0.05, 1.0, 2.5])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("processes", "after_s"),
+    [(2, 1.0), *(pytest.param(*each, marks=_LONG) for each in [(1, 0.05), (1, 1.0), (1, 2.5), (2, 0.05), (2, 2.5)])],
+)
 def test_who_presses_ctrl_c_again_changes_nothing(processes, after_s, small_site, small_list, fake_llm, api, form):
     fake_llm.script = lambda body, before: Answer(hang=True)
     run = small_site.start(small_list, "--num-processes", str(processes))

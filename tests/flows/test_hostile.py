@@ -37,6 +37,7 @@ def steering(text):
 
 
 @pytest.mark.chaos
+@pytest.mark.long_form
 @pytest.mark.timeout(1200)
 def test_the_whole_corpus_harms_nothing(build, api, fake_llm, corpus):
     build.extra_env |= {"OPENAI_API_KEY": "sk-of-the-worker", "SUMMIDX_EMBEDDING__MODEL": "hashing"}

@@ -1,90 +1,15 @@
-"""Runs that lose what they cannot do without: the Dask scheduler, the Prefect API."""
+"""A run at the command line that loses the Prefect API (tests/chaos: runs of a deployment)."""
 
 import json
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
-ENDS_WITHIN_S, SLACK_S = 60, 60
 ENDS_WITHOUT_API_S = 300
-
-
-@pytest.fixture
-def scheduler(build, tmp_path):
-    """A Dask scheduler with two workers, as an operator starts them: its process, and its address."""
-    file = tmp_path / "scheduler.json"
-    env = build.env | {
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
-        "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "1.0",
-        "DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING": "False",
-    }
-    processes = []
-
-    def start(what, *options):
-        command = [sys.executable, "-m", "distributed.cli.dask_" + what, "--scheduler-file", file, *options]
-        with (tmp_path / f"{what}-{len(processes)}.log").open("w") as log:
-            processes.append(subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=log))
-
-    start("scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
-    deadline = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    for _ in range(2):
-        start("worker", "--host", "127.0.0.1", "--nthreads", "2", "--no-dashboard")
-    yield processes[0], json.loads(file.read_text())["address"]
-    for process in reversed(processes):
-        process.send_signal(signal.SIGTERM)
-    for process in processes:
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@pytest.mark.chaos
-def test_a_lost_scheduler_ends_the_run_with_its_name_and_what_is_finished_stays(
-    build, api, llm, scheduler, make_repo, module, tmp_path
-):
-    process, address = scheduler
-    sizes = {"held": 9, "also_held": 8, "slow": 7, "small": 6, "tiny": 5, "late": 4, "last": 3}
-    for name, size in sizes.items():
-        word = "" if name in ("small", "tiny") else "# HOLDME\n"
-        make_repo(tmp_path / name, {"a.py": module(name, size) + word})
-    repos = [arg for name in sizes for arg in ("--repo", tmp_path / name)]
-
-    with build.start(*repos, *llm.options, "--scheduler-address", address, "--json") as run:
-        for _ in range(4):
-            llm.held.get(timeout=120)  # `small` and `tiny` are done by then, and `last` has not begun
-        process.kill()
-        start = time.monotonic()
-        out, err = run.communicate(timeout=ENDS_WITHIN_S + SLACK_S)
-        took = time.monotonic() - start
-
-    assert run.returncode == 1
-    assert took < ENDS_WITHIN_S + SLACK_S
-    report = json.loads(out)
-    lost = f"the Dask scheduler {address} was lost"
-    assert f"late: crashed: {lost} while it was being built" in err.splitlines()
-    assert f"1 not attempted, the next run has them: {lost}" in err.splitlines()
-    assert (report["built"], report["failed"], report["not_attempted"]) == (2, 4, 1)
-    tries = api.tries(report["flow_run_id"])
-    assert {name for name, states in tries.items() if states == ["Completed"]} == {"small", "tiny"}
-    assert {state for states in tries.values() for state in states} <= {"Completed", "Failed", "Crashed"}
-    assert set(tries) == set(sizes)
-    assert api.flow_run(report["flow_run_id"])["state_name"] == "Failed"
-
-    llm.release.set()
-    again = build.report(*repos, *llm.options)
-    assert (again["built"], again["up_to_date"]) == (5, 2)
 
 
 @pytest.fixture
@@ -130,34 +55,8 @@ class Server:
             self._process.wait()
 
 
-AWAY_S = 30
-
-
 @pytest.mark.chaos
-def test_an_api_that_is_away_for_a_while_costs_nothing(build, own_server, llm, make_repo, module, tmp_path):
-    names = [f"repo{n:02}" for n in range(24)]
-    for n, name in enumerate(names):
-        make_repo(tmp_path / name, {"a.py": module(name, 5) + ("# HOLDME\n" if n in (1, 9) else "")})
-    repos = [arg for name in names for arg in ("--repo", tmp_path / name)]
-
-    with build.start(*repos, *llm.options, "--num-processes", 2, "--json") as run:
-        for _ in range(2):
-            llm.held.get(timeout=120)
-        own_server.stop()
-        time.sleep(AWAY_S / 2)
-        llm.release.set()
-        time.sleep(AWAY_S / 2)
-        own_server.start()
-        out, err = run.communicate(timeout=240)
-
-    assert run.returncode == 0, err
-    report = json.loads(out)
-    assert report["built"] == 24
-    assert own_server.api.tries(report["flow_run_id"]) == {name: ["Completed"] for name in names}
-    assert own_server.api.flow_run(report["flow_run_id"])["state_name"] == "Completed"
-
-
-@pytest.mark.chaos
+@pytest.mark.long_form
 @pytest.mark.timeout(600)
 def test_an_api_that_does_not_come_back_ends_the_run_with_its_name(build, own_server, llm, make_repo, module, tmp_path):
     for name in ("held", "small", "tiny"):

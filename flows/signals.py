@@ -45,8 +45,14 @@ class SignalWatch:
             signal.signal(number, self._interrupt)
 
     def absorb(self) -> None:
-        """Raise nothing any more: the process is about to end by itself."""
+        """Raise nothing any more: the process is about to end by itself.
+
+        As it does so, Python takes its handlers away: one that a signal ended ignores all others to its last moment.
+        """
         self._is_raised = True
+        if self.signal:
+            for number in self._caught:
+                signal.signal(number, signal.SIG_IGN)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
         if self._is_raised:

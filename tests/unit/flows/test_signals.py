@@ -71,3 +71,28 @@ def test_a_program_that_a_shell_put_in_the_background_goes_on_ignoring_ctrl_c():
         assert process.stdout.readline() == "up\n"
         process.send_signal(signal.SIGINT)
     assert process.returncode == 0
+
+
+def test_a_signal_that_comes_as_the_interpreter_itself_ends_changes_nothing():
+    last = """
+import gc, os
+class Last:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"last\\n")
+        sleep(1)
+gc.disable()
+last = Last()
+last.itself = last
+del last
+sys.exit(code)
+"""
+    program = PROGRAM.format(grace_s=60, cleanup_s=0).replace("sys.exit(code)\n", last)
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        said = [process.stdout.readline()]
+        process.send_signal(signal.SIGINT)
+        while said[-1] not in ("last\n", ""):
+            said.append(process.stdout.readline())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+    assert said[-1] == "last\n"
+    assert process.returncode == 130

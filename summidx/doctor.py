@@ -95,7 +95,9 @@ def check_embedding_model(settings: Settings) -> Iterator[Finding]:
     """The embedding model is to be found, and its weights are what they claim to be."""
     resolved = resolve_model(settings.embedding)
     where = f" in {resolved.folder}" if resolved.folder else ""
-    yield Finding("embedding model", State.OK, f"{resolved.model_id}{where}")
+    prompts = {"queries": resolved.query_prompt, "documents": resolved.document_prompt}
+    before = "".join(f", {text!r} before {what}" for what, text in prompts.items() if text)
+    yield Finding("embedding model", State.OK, f"{resolved.model_id}{where}{before}")
 
 
 def check_cache(settings: Settings) -> Iterator[Finding]:

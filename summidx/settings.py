@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -56,6 +56,10 @@ class Stage(StrEnum):
 
     SUMMARIES = "summaries"
     BOTH = "both"
+
+
+Pooling = Literal["", "mean", "cls", "lasttoken", "max"]
+"""How the vectors of a text's tokens make one, by the names of sentence-transformers."""
 
 
 class Group(BaseModel):
@@ -195,6 +199,35 @@ class EmbeddingSettings(Group):
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Off unless you know the model's authors."
+    )
+    query_prompt: str | None = Field(
+        None,
+        description="What stands before a query, such as `query: `; default: as the model's own files say, else as its "
+        "makers do, for well-known ones.",
+        json_schema_extra=unkeyed("it changes no vector of an index"),
+    )
+    document_prompt: str | None = Field(
+        None,
+        description="What stands before a document, such as `passage: `; default: as for a query.",
+        json_schema_extra=unkeyed("it is in the model's identity"),
+    )
+    pooling: Pooling = Field(
+        "",
+        description="How the vectors of a text's tokens make one: `mean`, `cls`, `lasttoken`, `max`; default: as the "
+        "model's own modules say.",
+        json_schema_extra=unkeyed("it is in the model's identity"),
+    )
+    max_tokens: int = Field(
+        0,
+        ge=0,
+        description="Texts are cut to so many tokens; 0: to what the model takes.",
+        json_schema_extra=unkeyed("it is in the model's identity"),
+    )
+    dim: int = Field(
+        0,
+        ge=0,
+        description="Dimensions that are kept, the first ones, of a model made for that (Matryoshka); 0: all.",
+        json_schema_extra=unkeyed("it is in the model's identity"),
     )
     batch_tokens: int = Field(
         0,

@@ -21,12 +21,23 @@ class ResolvedModel:
     bfloat16 have a cosine of 0.999 and more to each other and count as the same; the one that was first in the cache is
     used by all. Were precision a part of it, an index would be out of date on every other kind of machine. So vectors
     of two cold builds differ by rounding, as they do with the make-up of batches, and nothing else of them differs.
+
+    What stands before a document, pooling, length and dimension are in `identity`, as far as they are not the model's
+    own: they change its vectors. What stands before a query is not: it changes no vector of an index.
     """
 
     model_id: str
     folder: Path | None
     identity: str
     revision: str | None = None
+    query_prompt: str = ""
+    document_prompt: str = ""
+    pooling: str = ""
+    """As `embedding.pooling`; "": as the model's own modules say."""
+    max_tokens: int = 0
+    """A text is cut to so many; 0: to what the model takes."""
+    dim: int = 0
+    """The first so many dimensions are used; 0: all."""
 
 
 class Embedder(Protocol):

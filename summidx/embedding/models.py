@@ -1,6 +1,7 @@
 """Which embedding model the settings mean, and where it lies. No torch here: the planning flow asks this, too."""
 
 import hashlib
+import json
 import re
 from functools import lru_cache
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from summidx.embedding import Embedder, ResolvedModel
 from summidx.embedding.hashing import HashingEmbedder
+from summidx.embedding.presets import choose_prompts, find_preset
 from summidx.errors import EmbeddingError
 from summidx.settings import EmbeddingSettings
 
@@ -17,6 +19,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 """Of `model.safetensors` as its authors publish it."""
 
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.py")
+_PROMPTS_FILE = "config_sentence_transformers.json"
+_MODULES_FILE = "modules.json"
 _HASHING = re.compile(r"hashing(?:/(\d{1,5}))?")
 
 
@@ -30,15 +34,54 @@ def resolve_model(settings: EmbeddingSettings) -> ResolvedModel:
     if hashing := _HASHING.fullmatch(name):
         return ResolvedModel(name, None, _hashing(hashing).identity)
     if name in (MINILM, MINILM.rpartition("/")[2]) and (folder := _packaged_minilm()):
-        return ResolvedModel(MINILM, folder, _identity(MINILM, folder))
+        return _resolve_use(settings, MINILM, folder, _identity(MINILM, folder))
     folder = Path(name).expanduser()
     if folder.is_dir():
         folder = folder.resolve()
-        return ResolvedModel(name, folder, _identity(folder.name, folder))
+        return _resolve_use(settings, name, folder, _identity(folder.name, folder))
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "~")):
         raise EmbeddingError(f"the embedding model {name!r} is no folder and no model id; set `embedding.model`")
     revision = _hub_revision(name)
-    return ResolvedModel(name, None, f"{name}@{revision}", revision)
+    return _resolve_use(settings, name, None, f"{name}@{revision}", revision)
+
+
+def _resolve_use(
+    settings: EmbeddingSettings, model_id: str, folder: Path | None, identity: str, revision: str | None = None
+) -> ResolvedModel:
+    """A model with how it is used: as the settings say, else its own files, else what is known of its family."""
+
+    def find(file: str) -> Path | None:
+        return folder / file if folder is not None else _hub_file(model_id, str(revision), file)
+
+    parts = folder.parts if folder else ()
+    preset = find_preset([model_id, *parts[-1:], *(part for part in parts if part.startswith("models--"))])
+    if preset and preset.refused:
+        raise EmbeddingError(
+            f"the embedding model {model_id!r} cannot be used: {preset.refused}; set `embedding.model`"
+        )
+    prompts = choose_prompts(
+        _read_prompts(find(_PROMPTS_FILE)), preset, query=settings.query_prompt, document=settings.document_prompt
+    )
+    pooling: str = settings.pooling
+    if preset and not pooling and not _is_there(find(_MODULES_FILE)):
+        pooling = preset.pooling
+    used = {
+        "document_prompt": hashlib.sha256(prompts.document.encode()).hexdigest()[:8] if prompts.document else "",
+        "pooling": pooling,
+        "max_tokens": settings.max_tokens,
+        "dim": settings.dim,
+    }
+    return ResolvedModel(
+        model_id,
+        folder,
+        identity + "".join(f"+{name}={value}" for name, value in used.items() if value),
+        revision,
+        query_prompt=prompts.query,
+        document_prompt=prompts.document,
+        pooling=pooling,
+        max_tokens=settings.max_tokens,
+        dim=settings.dim,
+    )
 
 
 def load_embedder(settings: EmbeddingSettings, *, force_cpu: bool = False, cpu_threads: int | None = None) -> Embedder:
@@ -115,6 +158,49 @@ def _file_sha256(file: Path, _: int) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise EmbeddingError(f"the embedding model's file {file} cannot be read: {error.strerror}") from None
+
+
+def _read_prompts(file: Path | None) -> dict[str, str]:
+    """The prompts of a model's own files, by name; what is wrong with the file is said when the model is loaded."""
+    try:
+        prompts = json.loads(file.read_bytes())["prompts"] if file else {}
+        return {str(name): text for name, text in prompts.items() if isinstance(text, str)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _is_there(file: Path | None) -> bool:
+    return file is not None and file.is_file()
+
+
+def _hub_file(name: str, revision: str, file: str) -> Path | None:
+    """A small file of a hub's model: from the local cache, else from the hub; None where the model has none such.
+
+    Raises:
+        EmbeddingError: nobody can say. Were it taken for one that is not there, a moment without the hub would make
+            another model of it, and have all vectors made again.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    cached = try_to_load_from_cache(name, file, revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    if cached is not None or HF_HUB_OFFLINE:
+        return None
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except LocalEntryNotFoundError as error:
+        reason = type(error.__cause__ or error).__name__
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # the hub's client lets through the errors of its HTTP library
+        reason = type(error).__name__
+    raise EmbeddingError(
+        f"the file {file} of the embedding model {name!r} cannot be had from the hub ({reason}): try again, or set "
+        "HF_HUB_OFFLINE=1 to use the model as it lies on this machine"
+    )
 
 
 def _hub_revision(name: str) -> str:

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import re
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.util import is_sentence_transformer_model
 
 from summidx.embedding import InputType, ResolvedModel
 from summidx.embedding.batches import CPU_BATCH_TOKENS, build_batches, find_batch_tokens
@@ -35,6 +39,9 @@ PROBE_TEXT = "read a line of the file; " * 30
 PROBE_RUNS = 3
 PROBE_MEMORY = 0.5
 """Share of the free memory that a batch of the probe may take: longer texts need more."""
+
+_MISSING = re.compile(r"^(\S.*?) *\| (?:\x1b\[[\d;]*m)?MISSING", re.MULTILINE)
+_ASK_FOR_CODE = "if it is a model with code of its makers, whom you know, set `embedding.trust_remote_code`"
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +112,11 @@ class SentenceTransformersEmbedder:
         self._batch_tokens = batch_tokens or CPU_BATCH_TOKENS
         self._model = self._load(torch.float16 if self._on_gpu else torch.float32)
         self._dim = self._settle_precision(cpu_bfloat16=cpu_bfloat16).dim
+        if resolved.dim and resolved.dim != self._dim:
+            raise EmbeddingError(
+                f"the embedding model {resolved.model_id} has {self._dim} dimensions, fewer than the {resolved.dim} of "
+                "`embedding.dim`"
+            )
         if self._on_gpu and not batch_tokens:
             self._batch_tokens = self._probe_batch_tokens()
 
@@ -152,10 +164,11 @@ class SentenceTransformersEmbedder:
     def _tokenize(self, texts: Sequence[str], input_type: InputType) -> _Tokens:
         # Lone surrogates, of which a tokenizer knows nothing, become "?".
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        prompt = self._resolved.query_prompt if input_type == "query" else self._resolved.document_prompt
         with self._tokenizing:  # it is not made for several threads
             features = self._model.preprocess(
                 clean,
-                prompt=_prompt_of(self._model, input_type),
+                prompt=prompt or None,
                 task=input_type,
                 # Padding comes with the batches, for which the lengths must be known.
                 processing_kwargs={"text": {"padding": False}, "common": {"return_tensors": None}},
@@ -262,21 +275,39 @@ class SentenceTransformersEmbedder:
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         resolved = self._resolved
+        name = str(resolved.folder or resolved.model_id)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _watch_weights() as missing:
                 warnings.simplefilter("ignore")  # deprecations between the libraries, of no use to who runs this
                 model = SentenceTransformer(
-                    str(resolved.folder or resolved.model_id),
+                    name,
                     device="cuda:0" if self._on_gpu else "cpu",
                     revision=resolved.revision,
                     trust_remote_code=self._trust_remote_code,
                     local_files_only=resolved.folder is not None,
+                    truncate_dim=resolved.dim or None,
                     model_kwargs={"use_safetensors": True, "dtype": dtype},
                 )
+            pools = resolved.pooling or is_sentence_transformer_model(
+                name, revision=resolved.revision, local_files_only=resolved.folder is not None
+            )
         except (OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
+            raise EmbeddingError(f"the embedding model {name} cannot be loaded: {_explain_load(error)}") from error
+        if missing:
             raise EmbeddingError(
-                f"the embedding model {resolved.folder or resolved.model_id} cannot be loaded: {_first_line(error)}"
-            ) from error
+                f"the embedding model {name} is not whole: weights are missing ({', '.join(missing[:3])}"
+                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}), and its vectors would mean nothing; "
+                f"{_ASK_FOR_CODE}, or fetch the model again"
+            )
+        if not pools:
+            raise EmbeddingError(
+                f"the embedding model {name} does not say how the vectors of tokens make one (it has no modules.json): "
+                "set `embedding.pooling` to what its makers say (mean, cls or lasttoken)"
+            )
+        if resolved.pooling:
+            _set_pooling(model, resolved.pooling)
+        if resolved.max_tokens:
+            model.max_seq_length = min(resolved.max_tokens, model.max_seq_length or resolved.max_tokens)
         return model.eval()
 
     def _explain(self, error: Exception) -> EmbeddingError:
@@ -316,11 +347,52 @@ def _multiplies_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _prompt_of(model: SentenceTransformer, input_type: InputType) -> str | None:
-    """What the model wants before a text: as the library's own `encode_query` and `encode_document` choose it."""
-    names = ("query",) if input_type == "query" else ("document", "passage", "corpus")
-    name = next((name for name in names if name in model.prompts), model.default_prompt_name)
-    return model.prompts.get(name) if name is not None else None
+def _set_pooling(model: SentenceTransformer, mode: str) -> None:
+    """Replace how the vectors of tokens make one.
+
+    Raises:
+        EmbeddingError: this model does it in a way of its own.
+    """
+    for name, module in model.named_children():
+        if isinstance(module, Pooling):
+            setattr(model, name, Pooling(module.embedding_dimension, mode, include_prompt=module.include_prompt))
+            return
+    raise EmbeddingError(f"the embedding model has no pooling that could be {mode}: leave `embedding.pooling` out")
+
+
+class _LoadReports(logging.Handler):
+    """Collects what transformers reports of weights that a model needs and its files do not have."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.missing: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The pooler of BERT-like models is not used, and many files come without it.
+        self.missing += [name for name in _MISSING.findall(record.getMessage()) if "pooler" not in name]
+
+
+@contextmanager
+def _watch_weights() -> Iterator[list[str]]:
+    """Names of weights that were made up since the files have none: transformers only logs them."""
+    source = logging.getLogger("transformers.modeling_utils")
+    level, propagate = source.level, source.propagate
+    reports = _LoadReports()
+    source.addHandler(reports)
+    source.setLevel(logging.WARNING)
+    source.propagate = False
+    try:
+        yield reports.missing
+    finally:
+        source.removeHandler(reports)
+        source.setLevel(level)
+        source.propagate = propagate
+
+
+def _explain_load(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return f"it needs code of its makers; {_ASK_FOR_CODE}"
+    return _first_line(error)
 
 
 def _use_one_thread() -> None:

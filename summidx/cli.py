@@ -1,8 +1,8 @@
 """The `summidx` command: arguments in, lines or JSON out. Heavy imports happen inside the commands."""
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,30 +14,46 @@ from summidx.commands import cache as cache_command
 from summidx.commands import eval as eval_command
 from summidx.commands.disk import prune, show_disk
 from summidx.commands.doctor import examine
+from summidx.commands.export import export
 from summidx.commands.fleet import refresh
 from summidx.commands.plan import plan_build
 from summidx.commands.report import show_report
+from summidx.commands.show import show
 from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
-from summidx.records import Document, Level, Manifest, Status, count_where
+from summidx.options import OnlyLevels, ReadFrom, parse_levels
+from summidx.records import Manifest, Status, count_where
 from summidx.search.ranking import Mode
 
 if TYPE_CHECKING:
-    from summidx.search.outline import Outline
     from summidx.settings import Settings
     from summidx.store.generations import IndexRoot
 
 
+DEBUG = "SUMMIDX_DEBUG"
+"""Set, an error that nobody raised on purpose shows its traceback."""
+
+
 class _Commands(TyperGroup):
-    """Turns our errors into one line and an exit code: 2 for unusable arguments and unknown indexes, else 1."""
+    """Turns errors into one line and an exit code: 2 for unusable arguments and unknown indexes, else 1."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own types for it are private
         try:
             return super().invoke(ctx)
         except SummidxError as error:
-            from summidx.escaping import escape_text
+            told, code = str(error), 2 if isinstance(error, UsageError | UnknownIndex) else 1
+        except Exception as error:
+            # Typer's own (which can show themselves), and a reader of ours that went away, are Typer's business.
+            if isinstance(error, typer.Exit | typer.Abort | BrokenPipeError) or hasattr(error, "show"):
+                raise
+            if os.environ.get(DEBUG):
+                raise
+            told, code = f"{type(error).__name__}: {error}", 1
+            if not isinstance(error, OSError | MemoryError):
+                told += f" (a fault of summidx: please report it, with the traceback that {DEBUG}=1 shows)"
+        from summidx.escaping import escape_text
 
-            typer.echo(f"error: {escape_text(str(error))}", err=True)
-            raise typer.Exit(2 if isinstance(error, UsageError | UnknownIndex) else 1) from None
+        typer.echo(f"error: {escape_text(told)}", err=True)
+        raise typer.Exit(code)
 
 
 app = typer.Typer(
@@ -56,19 +72,13 @@ app.add_typer(eval_command.app, name="dataset")
 app.command("plan", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(plan_build)
 app.command("doctor", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(examine)
 app.command("eval")(eval_command.evaluate_indexes)
+app.command("show")(show)
+app.command("export")(export)
 app.command("disk")(show_disk)
 app.command("prune")(prune)
 app.command("fleet")(refresh)
 app.command("report", context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})(show_report)
 
-IndexRootOption = Annotated[
-    str | None,
-    typer.Option(
-        "--index-root",
-        metavar="DIR_OR_URI",
-        help="Folder of the indexes, or s3://BUCKET/PREFIX; default: SUMMIDX_INDEX_ROOT, else summary-index.",
-    ),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -94,7 +104,7 @@ def prepare(
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(help="What to look for, in plain words or code; `-` reads standard input.")],
-    index_root: IndexRootOption = None,
+    index_root: ReadFrom = None,
     repo: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,10 +113,7 @@ def search(
             help="Search this index only, or those that a pattern fits (`team-*`); repeatable.",
         ),
     ] = None,
-    level: Annotated[
-        list[str] | None,
-        typer.Option("--level", metavar="LEVEL", help=f"Only {', '.join(Level)}; repeatable, or with commas."),
-    ] = None,
+    level: OnlyLevels = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many hits at most.")] = 10,
     mode: Annotated[
         Mode, typer.Option(help="What to go by: words and summary vectors, words alone, or summary vectors alone.")
@@ -126,7 +133,7 @@ def search(
     from summidx.search.selection import match_names
     from summidx.terminal import make_console, print_hits
 
-    levels = _parse_levels(level)
+    levels = parse_levels(level)
     settings, root = _load(index_root, embedding_model=embedding_model)
     if repo:
         match_names(root, repo, root.versions())  # before a model is loaded for nothing
@@ -148,35 +155,8 @@ def search(
         print_hits(make_console(sys.stdout), hits)
 
 
-@app.command()
-def show(
-    repo: Annotated[str, typer.Argument(help="Name of the index.")],
-    path: Annotated[
-        str | None, typer.Argument(help="Only this part: a file, a directory, or an id such as `path::Class.method`.")
-    ] = None,
-    index_root: IndexRootOption = None,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the tree of summaries of one repository, with its ledger."""
-    from summidx.search.outline import build_outline, find_outline
-    from summidx.terminal import make_console, print_outline
-
-    _, root = _load(index_root)
-    index = root.open(repo)
-    documents = index.table.documents()
-    roots: Sequence[Outline] = build_outline(documents)
-    if path is not None:
-        roots = [find_outline(roots, path)]
-    if as_json:
-        ledger = {} if path is not None else {"ledger": _render_ledger(index.manifest, documents)}
-        _print_json(_render_roots(repo, roots) | ledger)
-    else:
-        print_outline(make_console(sys.stdout), repo, index.manifest, roots)
-
-
 @app.command("list")
-def list_indexes(index_root: IndexRootOption = None, *, as_json: JsonOption = False) -> None:
+def list_indexes(index_root: ReadFrom = None, *, as_json: JsonOption = False) -> None:
     """List the indexes under the index root."""
     from summidx.terminal import make_console, print_indexes
 
@@ -204,14 +184,6 @@ def _load(index_root: str | None, *, embedding_model: str | None = None) -> tupl
     return settings, IndexRoot(settings.index_root)
 
 
-def _parse_levels(values: Iterable[str] | None) -> list[Level] | None:
-    names = [name.strip() for value in values or () for name in value.split(",")]
-    try:
-        return [Level.DIRECTORY if name == "module" else Level(name) for name in names] or None
-    except ValueError:
-        raise UsageError(f"--level {','.join(names)}: the levels are {', '.join(Level)}") from None
-
-
 def _read_index(root: "IndexRoot", name: str) -> tuple[str, Manifest | None, str]:
     try:
         return name, root.require_manifest(name), ""
@@ -235,46 +207,6 @@ def _render_index(name: str, manifest: Manifest | None, error: str) -> dict[str,
         "source": manifest.source,
         "counts": manifest.counts,
         "skips": manifest.skips,
-    }
-
-
-def _render_ledger(manifest: Manifest, documents: Iterable[Document]) -> dict[str, Any]:
-    """What an index as a whole says of itself, and each document that is not ok."""
-    faults = [
-        {"id": each.id, "status": each.status.value, "reason": each.reason}
-        for each in documents
-        if each.status is not Status.OK
-    ]
-    kept = ("commit", "generation", "built_at", "summarizer", "embedding_model", "counts", "skips")
-    return {name: getattr(manifest, name) for name in kept} | {"usage": asdict(manifest.usage), "faults": faults}
-
-
-def _render_roots(repo: str, roots: Sequence["Outline"]) -> dict[str, Any]:
-    if len(roots) == 1:
-        return _render_outline(roots[0])
-    return {
-        "id": ".",
-        "level": Level.REPO.value,
-        "name": repo,
-        "summary": "",
-        "status": None,
-        "origin": None,
-        "reason": "this level is not in the index",
-        "children": [_render_outline(each) for each in roots],
-    }
-
-
-def _render_outline(outline: "Outline") -> dict[str, Any]:
-    document = outline.document
-    return {
-        "id": document.id,
-        "level": document.level.value,
-        "name": document.name,
-        "summary": document.summary,
-        "status": document.status.value,
-        "origin": document.origin.value if document.origin else None,
-        "reason": document.reason,
-        "children": [_render_outline(child) for child in outline.children],
     }
 
 

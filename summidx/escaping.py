@@ -26,4 +26,9 @@ _MARKUP = re.compile(r"[\\`*_\[\]#|<>~&$:@]")
 
 def escape_markdown(text: str) -> str:
     """One line of text as it is, for a line or a cell of a table of Markdown: no markup, no HTML, no link by itself."""
-    return _MARKUP.sub(r"\\\g<0>", escape_text(text)).replace("www.", "www\\.")
+    return escape_markup(escape_text(text))
+
+
+def escape_markup(line: str) -> str:
+    """The same for what is on one line and fit to be shown already: its spaces stay."""
+    return _MARKUP.sub(r"\\\g<0>", line).replace("www.", "www\\.")

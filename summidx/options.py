@@ -1,13 +1,13 @@
 """Options that `python flows/build.py` and `summidx plan` have in common, declared once. None: not given."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from summidx.errors import UsageError
-from summidx.records import TestsPolicy
+from summidx.records import Level, TestsPolicy
 from summidx.settings import CachePolicy, Provider, Stage, load_settings, parse_gpu_ids
 
 ReposRoot = Annotated[str | None, typer.Option(metavar="DIR", help="Build each sub-folder that is a repository.")]
@@ -22,6 +22,18 @@ IndexRoot = Annotated[
         help="Where the indexes lie: a folder, or s3://BUCKET/PREFIX (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
         "AWS_ENDPOINT_URL in the environment). [default: summary-index]",
     ),
+]
+ReadFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--index-root",
+        metavar="DIR_OR_URI",
+        help="Folder of the indexes, or s3://BUCKET/PREFIX; default: SUMMIDX_INDEX_ROOT, else summary-index.",
+    ),
+]
+OnlyLevels = Annotated[
+    list[str] | None,
+    typer.Option("--level", metavar="LEVEL", help=f"Only {', '.join(Level)}; repeatable, or with commas."),
 ]
 Levels = Annotated[
     str | None, typer.Option(metavar="NAMES", help="Levels to publish. [default: function,class,file,directory,repo]")
@@ -137,6 +149,19 @@ def read_levels(names: str | None) -> list[str] | None:
     if names is None:
         return None
     return [level.value for level in load_settings({"levels": names}).levels]
+
+
+def parse_levels(values: Iterable[str] | None) -> list[Level] | None:
+    """The levels that `--level` names, each value one or several with commas; None: all.
+
+    Raises:
+        UsageError: one is no level.
+    """
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    try:
+        return [Level.DIRECTORY if name == "module" else Level(name) for name in names] or None
+    except ValueError:
+        raise UsageError(f"--level {','.join(names)}: the levels are {', '.join(Level)}") from None
 
 
 def read_gpu_ids(ids: str | None) -> list[int] | None:

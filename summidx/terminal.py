@@ -10,19 +10,16 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from summidx.escaping import escape_text
-from summidx.keys import shorten_hashes
 from summidx.prediction import Prediction, PredictionCheck
 from summidx.records import Counts, Document, Hit, Level, Manifest, Origin, Status, count_where
-from summidx.search.outline import Outline, iterate_outline
 
 FAULTS_SHOWN = 3
 _PIPE_WIDTH = 100_000
 _INDENT = " " * 4
-_MARKS = {Status.OK: "", Status.DEGRADED: "~ ", Status.FAILED: "✗ "}
-_STYLES = {Status.OK: "", Status.DEGRADED: "yellow", Status.FAILED: "red"}
+MARKS = {Status.OK: "", Status.DEGRADED: "~ ", Status.FAILED: "✗ "}
+STYLES = {Status.OK: "", Status.DEGRADED: "yellow", Status.FAILED: "red"}
 
 
 def make_console(file: TextIO) -> Console:
@@ -48,9 +45,9 @@ def print_hits(console: Console, hits: Sequence[Hit]) -> None:
             (f"{rank:>2}  ", "dim"), (place, "cyan"), (name, "bold"), (f"  {kind}  {hit.score:.2f}", "dim")
         )
         console.print(head, soft_wrap=True)
-        summary = _MARKS[hit.status] + (escape_text(hit.summary) or "no summary: the LLM could not be reached")
+        summary = MARKS[hit.status] + (escape_text(hit.summary) or "no summary: the LLM could not be reached")
         width = max(20, console.width - len(_INDENT))
-        for line in Text(summary, style=_STYLES[hit.status]).wrap(console, width):
+        for line in Text(summary, style=STYLES[hit.status]).wrap(console, width):
             line.rstrip()
             console.print(Text.assemble(_INDENT, line), soft_wrap=True)
 
@@ -74,23 +71,6 @@ def print_indexes(console: Console, indexes: Iterable[tuple[str, Manifest | None
             Text(escape_text(manifest.built_at[:16].replace("T", " "))),
         )
     console.print(table)
-
-
-def print_outline(console: Console, name: str, manifest: Manifest, roots: Sequence[Outline]) -> None:
-    """The ledger of an index, then its tree of summaries."""
-    console.print(
-        Text.assemble((escape_text(name), "bold"), (f"  {escape_text(manifest.commit) or '(folder)'}", "dim")),
-        soft_wrap=True,
-    )
-    console.print(Text(describe_counts(manifest.counts)))
-    for line in describe_faults(each.document for each in iterate_outline(roots)):
-        console.print(Text(line), soft_wrap=True)
-    skips = ", ".join(f"{n} {reason}" for reason, n in sorted(manifest.skips.items()))
-    about = f"summaries {manifest.summarizer}, embedding {manifest.embedding_model}, built {manifest.built_at}"
-    about = shorten_hashes(f"{about}{f'; skipped {skips}' if skips else ''}")
-    console.print(Text(escape_text(about), style="dim"))
-    for root in roots:
-        console.print(_build_tree(root, None, wrap=console.is_terminal))
 
 
 def print_prediction(console: Console, prediction: Prediction, check: PredictionCheck | None) -> None:
@@ -174,7 +154,7 @@ def describe_faults(documents: Iterable[Document]) -> list[str]:
                 f"{escape_text(each.id)}: {escape_text(each.reason) or 'no reason'}" for each in found[:FAULTS_SHOWN]
             )
             more = f"; and {len(found) - FAULTS_SHOWN} more" if len(found) > FAULTS_SHOWN else ""
-            lines.append(f"{_MARKS[status]}{len(found)} {status.value}: {named}{more}")
+            lines.append(f"{MARKS[status]}{len(found)} {status.value}: {named}{more}")
     return lines
 
 
@@ -182,25 +162,8 @@ def _count_documents(counts: Counts) -> Text:
     text = Text(str(count_where(counts)))
     for status in (Status.FAILED, Status.DEGRADED):
         if n := count_where(counts, status=status):
-            text.append(f", {n} {status.value}", style=_STYLES[status])
+            text.append(f", {n} {status.value}", style=STYLES[status])
     return text
-
-
-def _build_tree(outline: Outline, tree: Tree | None, *, wrap: bool) -> Tree:
-    document = outline.document
-    label = document.name if document.level in (Level.FUNCTION, Level.CLASS, Level.REPO) else document.path
-    kind = document.level.value if document.origin is None else f"{document.level.value}, {document.origin.value}"
-    text = Text.assemble(
-        (f"{_MARKS[document.status]}{escape_text(label)}", f"bold {_STYLES[document.status]}".strip()),
-        (f"  {kind}{f', {document.status.value}: {escape_text(document.reason)}' if document.reason else ''}", "dim"),
-        "\n" if wrap else "  ",
-        escape_text(document.summary),
-    )
-    text.rstrip()
-    branch = Tree(text, guide_style="dim") if tree is None else tree.add(text)
-    for child in outline.children:
-        _build_tree(child, branch, wrap=wrap)
-    return branch
 
 
 def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from summidx.errors import UsageError
+from summidx.options import ReadFrom
 from summidx.search.ranking import Mode
 
 app = typer.Typer(help="Make data sets for `summidx eval`, and the lists of commits to index for them.")
@@ -26,9 +27,7 @@ FileArgument = Annotated[
 
 def evaluate_indexes(
     file: FileArgument,
-    index_root: Annotated[
-        str | None, typer.Option("--index-root", metavar="DIR", help="Folder of the indexes; default: as set.")
-    ] = None,
+    index_root: ReadFrom = None,
     mode: Annotated[Mode, typer.Option(help="What the search goes by.")] = Mode.HYBRID,
     embedding_model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The model that the indexes were embedded by. [default: as set]")

@@ -1,7 +1,7 @@
 """Pure: the documents of one index as a tree, for reading."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from summidx.errors import UsageError
@@ -14,6 +14,8 @@ class Outline:
 
     document: Document
     children: tuple["Outline", ...]
+    hidden: int = 0
+    """How many documents in it are left out (`cut_outline`)."""
 
 
 def build_outline(documents: Sequence[Document]) -> tuple[Outline, ...]:
@@ -52,6 +54,60 @@ def find_outline(roots: Sequence[Outline], path: str) -> Outline:
     last = wanted.rpartition("::")[2].rpartition("/")[2].lower()
     near = [each.document.id for each in everything if last in each.document.id.lower()][:5]
     raise UsageError(f"there is no {path!r} in this index" + (f"; perhaps {', '.join(near)}" if near else ""))
+
+
+def cut_outline(outline: Outline, *, depth: int | None = None, levels: Collection[Level] | None = None) -> Outline:
+    """A tree without what lies deeper than `depth` below its root, and without levels other than `levels`.
+
+    What is in something that is left out hangs under the nearest that stays; the root always stays.
+    """
+    if depth == 0:
+        return Outline(outline.document, (), count_outline(outline.children, levels))
+    below = None if depth is None else depth - 1
+    shown = _find_shown(outline.children, levels)
+    return Outline(outline.document, tuple(cut_outline(each, depth=below, levels=levels) for each in shown))
+
+
+def cut_roots(
+    roots: Sequence[Outline], *, depth: int | None = None, levels: Collection[Level] | None = None
+) -> tuple[Outline, ...]:
+    """As `cut_outline`; where there are several roots, since the repository has no summary, each is a step below it."""
+    if len(roots) == 1:
+        return (cut_outline(roots[0], depth=depth, levels=levels),)
+    if depth == 0:
+        return ()
+    below = None if depth is None else depth - 1
+    return tuple(cut_outline(each, depth=below, levels=levels) for each in _find_shown(roots, levels))
+
+
+def fit_depth(outline: Outline, most: int, levels: Collection[Level] | None = None) -> int | None:
+    """The depth to which a tree can be shown with at most so many documents, 1 at least; None: all of it."""
+    row: Sequence[Outline] = [outline]
+    seen = depth = 0
+    while row:
+        seen += len(row)
+        if seen > most and depth > 1:
+            return depth - 1
+        row = [each for above in row for each in _find_shown(above.children, levels)]
+        depth += 1
+    return None
+
+
+def count_outline(roots: Sequence[Outline], levels: Collection[Level] | None = None) -> int:
+    """How many documents there are in a tree, of all levels or of some."""
+    return sum(levels is None or each.document.level in levels for each in iterate_outline(roots))
+
+
+def _find_shown(children: Sequence[Outline], levels: Collection[Level] | None) -> list[Outline]:
+    shown = []
+    stack = list(reversed(children))
+    while stack:
+        child = stack.pop()
+        if levels is None or child.document.level in levels:
+            shown.append(child)
+        else:
+            stack.extend(reversed(child.children))
+    return shown
 
 
 def iterate_outline(roots: Sequence[Outline]) -> Iterator[Outline]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.expr import Expr, col
+from lancedb.expr import Expr, col, lit
 from lancedb.query import LanceQueryBuilder
 from lancedb.table import Table
 
@@ -74,6 +74,7 @@ _NOT_SEARCHED: Mapping[str, Any] = {
 _SEARCHED_COLUMNS = tuple(name for name in _DOCUMENT_COLUMNS if name not in _NOT_SEARCHED)
 _AVERAGE_WORDS = b"average_words"
 """Key of what is kept in the schema of the documents; absent in an index that was built before."""
+_TOLD_COLUMNS = tuple(name for name in _DOCUMENT_COLUMNS if name != "search_text")
 _WORD_SCHEMA = pa.schema(
     [
         pa.field("word", pa.string(), nullable=False),
@@ -212,11 +213,49 @@ class IndexTable:
         if not all(self.bm25([(row["word"], 1.0)], 1) for row in words):
             raise StoreError(f"the index in {self.address.uri} is damaged (it does not find its words): build it again")
 
-    def documents(self, levels: Iterable[Level] | None = None) -> list[Document]:
-        """All documents, or those of some levels, in the order in which they were written."""
-        query = self._table.search().select(["row", *_DOCUMENT_COLUMNS]).limit(max(1, self.count()))
+    def documents(self, levels: Iterable[Level] | None = None, *, searchable: bool = True) -> list[Document]:
+        """All documents, or those of some levels, in the order in which they were written.
+
+        Without `searchable` their words for BM25 are not read, which are most of their bytes.
+        """
+        columns = _DOCUMENT_COLUMNS if searchable else _TOLD_COLUMNS
+        query = self._table.search().select(["row", *columns]).limit(max(1, self.count()))
         found = self._read_documents(query, _filter(levels, None))
         return [document for _, document in sorted(found, key=itemgetter(0))]
+
+    def told_schema(self, *, vectors: bool) -> pa.Schema:
+        """Names and types of the columns that `batches` gives."""
+        names = [*_TOLD_COLUMNS, *(["vector"] if vectors else [])]
+        return pa.schema([field for name in names for field in [_build_schema(self.dim).field(name)]])
+
+    def batches(self, *, vectors: bool, rows_per_batch: int = _ROWS_PER_BATCH) -> Iterator[pa.RecordBatch]:
+        """All rows, without their words for BM25, in the order in which they were written; a part at a time.
+
+        Args:
+            vectors: whether they have the column `vector`.
+            rows_per_batch: so many rows are in memory at once.
+
+        Raises:
+            StoreError: the table is damaged, or has not the rows that it counts.
+        """
+        columns = [*_TOLD_COLUMNS, *(["vector"] if vectors else [])]
+        for start in range(0, self.count(), rows_per_batch):
+            end = min(start + rows_per_batch, self.count())
+            query = self._table.search().where((col("row") >= lit(start)) & (col("row") < lit(end)))
+            try:
+                found = query.select(["row", *columns]).limit(rows_per_batch).to_arrow().sort_by("row")
+            except (RuntimeError, OSError, ValueError) as error:
+                raise describe_fault(self.address, error) from error
+            if found.column("row").to_pylist() != list(range(start, end)):
+                raise StoreError(f"the index in {self.address.uri} is damaged (rows are missing): build it again")
+            yield from found.select(columns).combine_chunks().to_batches()
+
+    def read(self, rows: Sequence[int]) -> list[Document]:
+        """The documents of some rows, in the writer's order, whole but for their words for BM25."""
+        if not rows:
+            return []
+        query = self._table.search().select(["row", *_TOLD_COLUMNS]).limit(len(rows))
+        return [document for _, document in sorted(self._read_documents(query, _filter(None, rows)), key=itemgetter(0))]
 
     def take(
         self, rows: Sequence[int], vector: npt.NDArray[np.float32] | None = None
@@ -389,6 +428,15 @@ class IndexTable:
             raise describe_fault(self.address, error) from error
         return sorted(found.column("row").to_pylist())
 
+    def paths(self, levels: Iterable[Level]) -> list[str]:
+        """The paths of documents of some levels, each once, in the writer's order."""
+        condition = col("level").isin([level.value for level in levels])
+        try:
+            found = self._table.search().where(condition).select(["row", "path"]).limit(max(1, self.count())).to_arrow()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise describe_fault(self.address, error) from error
+        return list(dict.fromkeys(found.sort_by("row").column("path").to_pylist()))
+
     def bm25(
         self,
         terms: Sequence[tuple[str, float]],
@@ -552,7 +600,8 @@ def _clean(value: object) -> object:
 
 
 def _build_document(row: dict[str, Any]) -> Document:
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    values: dict[str, Any] = {"search_text": ""}
+    values.update({name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
     origin = row["origin"]
     values.update(
         level=Level(row["level"]), status=Status(row["status"]), origin=None if origin is None else Origin(origin)

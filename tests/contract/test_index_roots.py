@@ -14,6 +14,8 @@ from store_parts import build_document, build_manifest, build_vectors
 
 from summidx.disk import measure_indexes
 from summidx.errors import Stopped, StoreError, UnknownIndex
+from summidx.export.formats import Format
+from summidx.export.writing import export_index
 from summidx.plan import Plan, load_plan, write_plan
 from summidx.records import Skip, SkipReason
 from summidx.search.ranking import Mode
@@ -67,6 +69,17 @@ def test_a_published_index_reads_back_as_it_was_written(root):
     assert root.size_bytes("repo") > 1000
     with pytest.raises(UnknownIndex, match="there are: repo"):
         root.require_manifest("other")
+
+
+@pytest.mark.parametrize("form", Format)
+def test_an_index_can_be_exported_from_where_it_lies(root, tmp_path, form):
+    assert publish(root, name="pallets/flask")
+    output = tmp_path / "out"
+    done = export_index(root.open("pallets/flask"), form, output, vectors=True)
+    assert done.documents == len(DOCUMENTS)
+    assert done.size_bytes == sum(
+        each.stat().st_size for each in (output.rglob("*.md") if output.is_dir() else [output]) if each.is_file()
+    )
 
 
 def test_names_that_are_no_safe_folder_come_back_and_can_be_searched(root):

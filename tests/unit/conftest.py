@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from parts import require_part
 from store_parts import build_document, build_manifest, build_vectors
+from typer.testing import CliRunner
 
+from summidx.cli import app
 from summidx.embedding.hashing import HashingEmbedder
 from summidx.records import Document, Level, Manifest, Status, Unit, Vectors
 from summidx.store.generations import IndexRoot
@@ -50,6 +52,28 @@ def publish(root) -> Callable[..., bool]:
         return root.publish(staging, manifest, expected_publish_id=expected)
 
     return publish
+
+
+ENVIRONMENT = {"SUMMIDX_EMBEDDING__MODEL": "hashing/256"}
+
+
+@pytest.fixture
+def clean_environment(monkeypatch, tmp_path):
+    for name in os.environ:
+        if name.startswith(("SUMMIDX_", "COLUMNS")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def summidx(root, clean_environment):
+    """Run `summidx ARGUMENTS --index-root ROOT` in this process."""
+
+    def run(*arguments, stdin=None, with_root=True, **environment):
+        where = ["--index-root", str(root.path)] if with_root else []
+        return CliRunner().invoke(app, [*arguments, *where], input=stdin, env=ENVIRONMENT | environment)
+
+    return run
 
 
 EMBEDDER = HashingEmbedder(256)
@@ -142,6 +166,12 @@ def corpus_document() -> Callable[..., Document]:
 @pytest.fixture
 def publish_documents(root) -> Callable[..., None]:
     return partial(publish_corpus, root)
+
+
+@pytest.fixture
+def http(corpus, publish_documents):
+    """The small repository, published as `http`."""
+    publish_documents("http", corpus(), skips={"binary": 2})
 
 
 POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql/none"))

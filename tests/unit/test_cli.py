@@ -6,31 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
 from summidx import __version__
-from summidx.cli import app
 
 ENVIRONMENT = {"SUMMIDX_EMBEDDING__MODEL": "hashing/256"}
-
-
-@pytest.fixture
-def clean_environment(monkeypatch, tmp_path):
-    for name in os.environ:
-        if name.startswith(("SUMMIDX_", "COLUMNS")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def summidx(root, clean_environment):
-    """Run `summidx ARGUMENTS --index-root ROOT` in this process."""
-
-    def run(*arguments, stdin=None, with_root=True, **environment):
-        where = ["--index-root", str(root.path)] if with_root else []
-        return CliRunner().invoke(app, [*arguments, *where], input=stdin, env=ENVIRONMENT | environment)
-
-    return run
 
 
 @pytest.fixture
@@ -59,16 +38,19 @@ def start(root, clean_environment):
     return run
 
 
-@pytest.fixture
-def http(corpus, publish_documents):
-    publish_documents("http", corpus(), skips={"binary": 2})
-
-
 HEAVY = ("torch", "lancedb", "pyarrow", "openai", "tree_sitter", "sentence_transformers", "sqlalchemy", "pygit2")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["search", "--help"], ["cache", "--help"], ["list", "--index-root", "no"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["search", "--help"],
+        ["export", "--help"],
+        ["cache", "--help"],
+        ["list", "--index-root", "no"],
+    ],
 )
 def test_what_needs_no_index_imports_nothing_heavy(arguments):
     script = f"""
@@ -135,46 +117,6 @@ def test_a_long_text_can_come_from_standard_input(summidx, http):
     assert json.loads(done.stdout)[0]["id"] == "src/http/adapters.py::HTTPAdapter.send"
 
 
-def test_show_prints_the_ledger_and_the_tree(summidx, http):
-    lines = summidx("show", "http").stdout.splitlines()
-    assert lines[0] == "http  c1"
-    assert lines[1].startswith("10 documents: 4 function, 1 class, 3 file")
-    assert "skipped 2 binary" in lines[4]
-    assert any("HTTPAdapter  class, extractive  Sends requests" in line for line in lines)
-
-
-def test_show_as_json_is_a_nested_tree(summidx, http):
-    tree = json.loads(summidx("show", "http", "src/http/adapters.py", "--json").stdout)
-    adapter = tree["children"][0]
-    assert tree["id"] == "src/http/adapters.py"
-    assert (adapter["level"], adapter["name"], adapter["status"], adapter["origin"]) == (
-        *("class", "src/http/adapters.py::HTTPAdapter".rpartition("::")[2], "ok", "extractive"),
-    )
-    assert [child["id"].rpartition(".")[2] for child in adapter["children"]] == ["send", "handle_status"]
-    assert set(tree) == {"id", "level", "name", "summary", "status", "origin", "reason", "children"}
-    assert json.loads(summidx("show", "http", "--json").stdout)["id"] == "."
-
-
-def test_show_tells_what_failed_and_what_is_degraded_with_the_reasons(summidx, http):
-    lines = summidx("show", "http").stdout.splitlines()
-    assert lines[2] == "✗ 1 failed: src/http/cookies.py: Overloaded: 429"
-    assert lines[3] == "~ 1 degraded: src/http/cookies.py::parse_cookie: InvalidOutput"
-    ledger = json.loads(summidx("show", "http", "--json").stdout)["ledger"]
-    assert ledger["faults"] == [
-        {"id": "src/http/cookies.py::parse_cookie", "status": "degraded", "reason": "InvalidOutput"},
-        {"id": "src/http/cookies.py", "status": "failed", "reason": "Overloaded: 429"},
-    ]
-    assert ledger["counts"]["file"]["failed"] == {"none": 1}
-    assert (ledger["commit"], ledger["skips"]) == ("c1", {"binary": 2})
-
-
-def test_show_without_the_repository_level_still_has_one_root(summidx, corpus, publish_documents):
-    publish_documents("http", corpus()[2:])
-    tree = json.loads(summidx("show", "http", "--json").stdout)
-    assert (tree["level"], tree["name"], tree["status"]) == ("repo", "http", None)
-    assert len(tree["children"]) == 4
-
-
 def test_list_tells_the_ledger_of_each_index(summidx, http, publish_documents, corpus_document):
     publish_documents("pallets/flask", [corpus_document("a.py", "A.")], commit="")
     indexes = {index["name"]: index for index in json.loads(summidx("list", "--json").stdout)}
@@ -232,6 +174,28 @@ def test_an_error_ends_the_process_with_its_code_and_one_line(start, http):
     done = start("show", "htp")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("error: there is no index 'htp'")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("lost\x1b[31m\n"), r"KeyError: 'lost\x1b[31m\n' (a fault of summidx: please report it, with the tr"),
+        (PermissionError(13, "Permission denied", "/x"), "PermissionError: [Errno 13] Permission denied: '/x'"),
+    ],
+)
+def test_an_error_that_nobody_raised_on_purpose_is_one_line_and_a_traceback_only_where_asked_for(
+    summidx, http, monkeypatch, error, said
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("summidx.store.generations.IndexRoot.names", fail)
+    done = summidx("list")
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"error: {said}")
+    debugged = summidx("list", SUMMIDX_DEBUG="1")
+    assert debugged.exception is error
+    assert summidx("list", "--unknown").exit_code == 2
 
 
 def test_an_index_of_another_model_is_an_error_that_says_what_to_do(summidx, http):

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from summidx.commands.outline_text import print_ledger, print_part, print_tree
 from summidx.records import Hit, Level, Status
 from summidx.search.outline import build_outline
 from summidx.terminal import (
@@ -14,7 +15,6 @@ from summidx.terminal import (
     make_console,
     print_hits,
     print_indexes,
-    print_outline,
 )
 
 HOSTILE = "a\x1b[31m[bold red]red[/] \u202egnp.exe\u200b \x9b31m\ud800 :smile:\r\n\x07b"
@@ -64,7 +64,9 @@ def test_nothing_of_an_index_steers_the_terminal_or_is_taken_for_markup(corpus_d
     print_hits(console, [make_hit(**fields), make_hit()])
     document = corpus_document("a.py", HOSTILE, name=HOSTILE, path=HOSTILE, reason=HOSTILE)
     hostile = manifest([document], summarizer=HOSTILE, embedding_model=HOSTILE, commit=HOSTILE, built_at=HOSTILE)
-    print_outline(console, HOSTILE, hostile, build_outline([document]))
+    print_ledger(console, HOSTILE, hostile, [document])
+    print_tree(console, build_outline([document]), full=False)
+    print_part(console, HOSTILE, document)
     print_indexes(console, [(HOSTILE, hostile, ""), ("x", None, HOSTILE)])
     text = console.file.getvalue()
     assert not STEERING & set(text)
@@ -108,18 +110,6 @@ def test_the_ledger_in_words(corpus, manifest):
         "1 degraded (1 extractive), 1 failed"
     )
     assert describe_counts({}) == "0 documents: none; nothing"
-
-
-def test_the_tree_shows_marks_origins_and_reasons(corpus, manifest):
-    console = make_console(io.StringIO())
-    print_outline(console, "http", manifest(corpus(), skips={"binary": 3}), build_outline(corpus()))
-    lines = console.file.getvalue().splitlines()
-    assert lines[0] == "http  c1"
-    assert lines[4] == "summaries extractive, embedding hashing, built 2026-11-24T10:00:00+00:00; skipped 3 binary"
-    assert lines[5] == "http-client  repo, extractive  An HTTP client."
-    assert "│   ├── src/http/adapters.py  file, extractive  Transport adapters and their connection pools." in lines
-    assert "│   └── ✗ src/http/cookies.py  file, failed: Overloaded: 429" in lines
-    assert any("~ parse_cookie  function, extractive, degraded: InvalidOutput  Reads" in line for line in lines)
 
 
 def test_of_many_faults_the_first_few_are_named(corpus_document):

@@ -307,7 +307,8 @@ def measure_fleet(
     documents = options.indexes * options.documents
     figures: dict[str, Any] = {"made": made, "bytes_per_document": round(size_of(folder) / documents)}
     publish = partial(publish_number, folder, pool_folder, options.documents)
-    figures["refresh"] = measure_refresh(folder, publish, options.changed, distinct)
+    if not options.keep_table:
+        figures["refresh"] = measure_refresh(folder, publish, options.changed, distinct)
     figures["table_bytes_per_document"] = round(size_of(folder / FLEET) / documents, 1)
     manifest = read_fleet(IndexRoot(folder))
     figures["segments"] = [each.rows for each in manifest.segments] if manifest else []
@@ -357,6 +358,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--compared", type=int, default=10, help="queries that a search of all indexes answers, too")
     parser.add_argument("--only", choices=["fleet", "large"])
+    parser.add_argument("--keep-table", action="store_true", help="ask the fleet table that is there")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

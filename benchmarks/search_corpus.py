@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import shutil
+import uuid
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -156,7 +157,7 @@ def copy_index(folder: Path, name: str, other: str) -> None:
 def _describe(name: str, publish: int, counts: Counts) -> Manifest:
     return Manifest(
         name=name,
-        publish_id=f"p{publish}",
+        publish_id=uuid.uuid4().hex,
         generation="g1",
         build_key=f"k{publish}",
         source=f"/repos/{name}",

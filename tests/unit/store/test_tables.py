@@ -5,6 +5,7 @@ import pytest
 
 from summidx.errors import StoreError
 from summidx.records import Level, Origin, Status, Vectors
+from summidx.store import lance, tables
 from summidx.store.place import TableAddress
 from summidx.store.tables import Frequency, IndexTable, write_table
 
@@ -183,3 +184,48 @@ def test_a_disk_that_refuses_is_a_store_error(tmp_path, document, vectors):
     file.write_bytes(b"")
     with pytest.raises(StoreError, match="cannot be written"):
         write_table(file / "generation", [document("a.py")], vectors(1))
+
+
+def test_a_large_table_is_searched_by_an_approximate_index_and_holds_nothing(write, document, vectors, monkeypatch):
+    for module in (lance, tables):
+        monkeypatch.setattr(module, "APPROXIMATE_FROM_ROWS", 2_000)
+    documents = [document(f"{n}.py", name=f"n{n}", search_text=f"word{n} retry") for n in range(2_500)]
+    known = vectors(2_500, 16)
+    table = write(documents, known)
+    table.hold = True
+    assert [index.index_type for index in table._table.list_indices() if index.columns == ["vector"]] == ["IvfFlat"]
+    same = 0
+    for row in range(0, 2_500, 250):
+        exact = [match.row for match in table.nearest(known.values[row], 10, exact=True)]
+        assert exact[0] == row
+        same += len(set(exact) & {match.row for match in table.nearest(known.values[row], 10)})
+    assert same >= 80
+    assert table.nearest(known.values[7], 1)[0].score == pytest.approx(1.0, abs=1e-5)
+    assert table.document_frequencies(["word7", "retry", "none"]) == {
+        "word7": tables.Frequency(1, 1),
+        "retry": tables.Frequency(2_500, 2_500),
+    }
+    assert table.find_rows("name", ["n9"], [Level.FILE]) == [9]
+    ((document, cosine),) = table.take([9], known.values[9]).values()
+    assert (document.id, round(cosine, 4)) == ("9.py", 1.0)
+    assert table.held_bytes == 0
+
+
+def test_what_is_held_in_memory_answers_as_the_table_does(write, document, vectors):
+    documents = [document(f"{n}.py", name=f"n{n % 7}", search_text=f"word{n} retry") for n in range(50)]
+    known = vectors(50, 16)
+    table = write(documents, known)
+
+    def ask():
+        near = table.nearest(known.values[3], 5, levels=[Level.FILE])
+        return (
+            [(match.row, round(match.score, 5)) for match in near],
+            table.document_frequencies(["word7", "retry", "none"]),
+            table.find_rows("name", ["n3", "n5"], [Level.FILE]),
+            {row: (each.id, round(cosine, 5)) for row, (each, cosine) in table.take([9, 2], known.values[3]).items()},
+        )
+
+    before = ask()
+    table.hold = True
+    assert ask() == before
+    assert table.held_bytes > 0

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from summidx.keys import INDEX_VERSION, build_key, recorded_settings, shorten_hashes
 from summidx.records import Manifest
@@ -16,7 +17,7 @@ _IDENTITY = {"model": "model", "prompt": "prompt version", "context_tokens": "co
 _MODEL_PARTS = ("root", "revision")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildInputs:
     """What a build key is made of. `settings` are all of a run's; the key takes what shapes the index."""
 
@@ -25,9 +26,9 @@ class BuildInputs:
     summarizer: str
     embedding_model: str
 
-    @property
+    @cached_property
     def build_key(self) -> str:
-        """The key of the index."""
+        """The key of the index; made once."""
         return build_key(self.tree, self.settings, summarizer=self.summarizer, embedding_model=self.embedding_model)
 
 

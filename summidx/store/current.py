@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pydantic_core
 from pydantic import TypeAdapter, ValidationError
@@ -37,14 +38,15 @@ def read_manifest(data: bytes, where: str) -> Manifest:
         NewerIndex: it was written by a newer summidx.
         StoreError: it is not wholly and only a manifest of this version of summidx.
     """
-    if (version := _index_version(data)) > INDEX_VERSION:
-        raise NewerIndex(
-            f"{where}/{CURRENT} is of a newer summidx (index version {version}, and this one reads up to "
-            f"{INDEX_VERSION}), so it is neither read nor replaced: upgrade summidx here, or delete the index to "
-            "build it anew"
-        )
     try:
-        return parse_manifest(data)
+        value = unseal(data)
+        if (version := _index_version(value)) > INDEX_VERSION:
+            raise NewerIndex(
+                f"{where}/{CURRENT} is of a newer summidx (index version {version}, and this one reads up to "
+                f"{INDEX_VERSION}), so it is neither read nor replaced: upgrade summidx here, or delete the index to "
+                "build it anew"
+            )
+        return _parse(value)
     except ValueError as error:
         raise StoreError(
             f"{where}/{CURRENT} is not a manifest of this version of summidx ({error}): build the index again"
@@ -86,8 +88,11 @@ def parse_manifest(data: bytes) -> Manifest:
     Raises:
         ValueError: one line that says what is wrong.
     """
+    return _parse(unseal(data))
+
+
+def _parse(value: dict[str, Any]) -> Manifest:
     try:
-        value = unseal(data)
         manifest = _MANIFEST.validate_json(pydantic_core.to_json(value), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -101,12 +106,9 @@ def parse_manifest(data: bytes) -> Manifest:
     return manifest
 
 
-def _index_version(data: bytes) -> int:
-    """What a manifest says of its version, whatever else is in it; 0 where it says nothing, or is damaged."""
-    try:
-        version = unseal(data).get("index_version")
-    except ValueError:
-        return 0
+def _index_version(value: Mapping[str, Any]) -> int:
+    """What a manifest says of its version, whatever else is in it; 0 where it says nothing."""
+    version = value.get("index_version")
     return version if isinstance(version, int) else 0
 
 

@@ -65,16 +65,21 @@ def iterate_files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     Raises:
         OSError: the disk refused.
     """
-
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error
-
-    for parent, _, names in os.walk(folder, onerror=refuse):
-        for name in names:
-            path = Path(parent) / name
+    pending = [(os.fspath(folder), "")]  # text, not Path: a plan lists the files of every index
+    while pending:
+        path, prefix = pending.pop()
+        try:
+            with os.scandir(path) as found:
+                entries = list(found)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            if entry.is_dir():
+                if not entry.is_symlink():
+                    pending.append((entry.path, f"{prefix}{entry.name}/"))
+                continue
             try:
-                yield str(path.relative_to(folder)), path.stat()
+                yield prefix + entry.name, entry.stat()
             except FileNotFoundError:
                 continue
 

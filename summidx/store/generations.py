@@ -25,13 +25,17 @@ from summidx.index_uri import is_uri, parse_bucket_uri
 from summidx.records import Manifest, Skip, SkipReason, Status, count_where
 from summidx.store.current import read_manifest, render_manifest
 from summidx.store.folder import FolderFiles, FolderPlace
-from summidx.store.inventory import find_fault, read_inventory
+from summidx.store.inventory import inspect, read_inventory
 from summidx.store.names import without_surrogates
 from summidx.store.place import Files, IndexPlace, Place, StoredGeneration
+from summidx.store.sealed import is_sealed
 from summidx.store.staging import SKIPS, Staging
 
 if TYPE_CHECKING:
     from summidx.store.tables import IndexTable
+
+TABLE_METADATA = "documents.lance/_versions"
+"""LanceDB opens a table by what is here: the files of its data, the rows in each, its indexes."""
 
 logger = logging.getLogger(__name__)
 K = TypeVar("K")
@@ -157,24 +161,28 @@ class IndexRoot:
     def verify(self, name: str, build_key: str) -> Verified:
         """Find out whether the published index is up to date: truly there, whole, and of this build key.
 
-        The table is opened, its rows are counted, and each file of the generation must have its size. The rows are
-        not read: an index is verified in milliseconds. What a whole reading found (`verification`) counts.
+        Each file of the generation must have its size, and what tells LanceDB what the table is made of its very bytes:
+        with those the table was opened, and its rows were counted, before it was published. Where that is not known, it
+        is done again. The rows are not read: an index is verified in a millisecond. What a whole reading found
+        (`verification`) counts.
 
         Raises:
             StorageUnavailable: nothing is known of it.
         """
+        index = self.place.index(name)
         try:
-            manifest = self.read_manifest(name)
+            data = index.read_current().data
+            manifest = _check_manifest(data, name, index)
         except StorageUnavailable:
             raise
         except StoreError as error:
             return Verified(None, f"damaged: {error}")
-        if manifest is None:
+        if data is None or manifest is None:
             return Verified(None, "new")
         faults = []
         if failed := count_where(manifest.counts, status=Status.FAILED):
             faults.append(f"{failed} failed document{'s' if failed > 1 else ''}")
-        if damage := _find_damage(self.files(name, manifest), count_where(manifest.counts)):
+        if damage := self._find_damage(name, manifest, were_counted=is_sealed(data)):
             faults.append(f"damaged: {damage}")
         changed = ["content or settings changed"] if manifest.build_key != build_key else []
         why = "; ".join([*changed, *faults])
@@ -186,15 +194,17 @@ class IndexRoot:
         Raises:
             StorageUnavailable: nothing is known of it.
         """
+        index = self.place.index(name)
         try:
-            manifest = self.read_manifest(name)
+            data = index.read_current().data
+            manifest = _check_manifest(data, name, index)
         except StorageUnavailable:
             raise
         except StoreError as error:
             return str(error)
-        if manifest is None:
+        if data is None or manifest is None:
             return ""
-        damage = _find_damage(self.files(name, manifest), count_where(manifest.counts))
+        damage = self._find_damage(name, manifest, were_counted=is_sealed(data))
         latest = self.find_manifest(name)
         has_moved = latest is None or latest.publish_id != manifest.publish_id  # it was swept while it was looked at
         return "" if damage and has_moved else damage
@@ -346,7 +356,10 @@ class IndexRoot:
         failed, failed_there = (count_where(each.counts, status=Status.FAILED) for each in (ours, current))
         if current.build_key != ours.build_key or failed < failed_there:
             return False
-        return not _find_damage(self.files(ours.name, current), count_where(current.counts))
+        return not self._find_damage(ours.name, current)
+
+    def _find_damage(self, name: str, manifest: Manifest, *, were_counted: bool = False) -> str:
+        return _find_damage(self.files(name, manifest), count_where(manifest.counts), were_counted=were_counted)
 
     def files(self, name: str, manifest: Manifest) -> Files:
         """The files of the generation that a manifest names."""
@@ -429,13 +442,17 @@ def _parse_or_none(data: bytes | None, name: str, index: IndexPlace) -> Manifest
         return None
 
 
-def _find_damage(files: Files, rows: int | None) -> str:
-    """What is wrong with a generation, or ""."""
-    from summidx.store.tables import IndexTable
+def _find_damage(files: Files, rows: int | None, *, were_counted: bool = False) -> str:
+    """What is wrong with a generation, or "".
 
+    `were_counted`: `rows` is what was counted when it was published, so that the same table has nothing to count.
+    """
     try:
-        if fault := find_fault(files):
-            return fault
+        inspection = inspect(files, TABLE_METADATA)
+        if inspection.fault or (were_counted and inspection.has_same_table):
+            return inspection.fault
+        from summidx.store.tables import IndexTable
+
         found = IndexTable(files.table).count()
     except StorageUnavailable:
         raise

@@ -3,9 +3,10 @@
     files.json    sealed; {"files": {NAME: {"bytes": N, "sha256": HEX}}}; older ones: {NAME: N}
     DAMAGED       only where somebody read the generation whole and found it damaged: what was found, in one line
 
-Sizes are compared whenever an index is verified, digests when it is read whole (`verification`). The mark makes such a
-finding known to everybody who verifies the index afterwards; it lies in the generation that it is about, and goes with
-it when the index is built again.
+Sizes, and the digests of the few small files that tell what the table is made of, are compared whenever an index is
+verified; all digests when it is read whole (`verification`). The mark makes such a finding known to everybody who
+verifies the index afterwards; it lies in the generation that it is about, and goes with it when the index is built
+again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -63,10 +64,31 @@ def read_inventory(files: Files) -> dict[str, FileRecord]:
         raise ValueError(f"{FILES} is damaged ({error})") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is seen of a generation without reading its data."""
+
+    fault: str = ""
+    """What is wrong with it; "" where nothing is seen."""
+    has_same_table: bool = False
+    """What tells what its table is made of is there as it was written, byte for byte, and nothing besides."""
+
+
 def find_fault(files: Files) -> str:
     """What is wrong with the files of a generation as far as that is seen without reading them, or "".
 
-    The mark of who read it whole, else the first file that is not there with its size.
+    Raises:
+        OSError, StoreError, ValueError: as `inspect`.
+    """
+    return inspect(files).fault
+
+
+def inspect(files: Files, metadata: str = "") -> Inspection:
+    """Look at the files of a generation: a mark of who read it whole, the size of each, the digests of a few.
+
+    Args:
+        files: of the generation.
+        metadata: the folder among them whose files tell what the table is made of; "": none is read.
 
     Raises:
         OSError: they cannot be asked about.
@@ -75,10 +97,18 @@ def find_fault(files: Files) -> str:
     """
     sizes = files.sizes()
     if MARK in sizes:
-        return _read_mark(files)
+        return Inspection(_read_mark(files))
     if FILES not in sizes:
-        return f"{FILES} is missing"
-    return next(_find_wrong_sizes(read_inventory(files), sizes), "")
+        return Inspection(f"{FILES} is missing")
+    records = read_inventory(files)
+    if fault := next(_find_wrong_sizes(records, sizes), ""):
+        return Inspection(fault)
+    looked_at = {name: records.get(name) for name in sizes if name.startswith(f"{metadata}/")}
+    for name, record in looked_at.items():
+        if record is not None and (fault := _find_change(files, name, record)):
+            return Inspection(fault)
+    is_known = all(record is not None and record.sha256 for record in looked_at.values())
+    return Inspection(has_same_table=bool(looked_at) and is_known)
 
 
 def find_changed_files(files: Files) -> Iterator[str]:

@@ -22,6 +22,11 @@ def seal(value: Mapping[str, object]) -> bytes:
     return head + f'"{digest}"'.encode() + tail
 
 
+def is_sealed(data: bytes) -> bool:
+    """Whether JSON that can be unsealed had a seal."""
+    return SEAL in pydantic_core.from_json(data)
+
+
 def unseal(data: bytes) -> dict[str, Any]:
     """What was sealed, without its seal.
 

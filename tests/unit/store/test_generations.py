@@ -9,12 +9,14 @@ import sys
 import textwrap
 from pathlib import Path
 
+import lancedb
 import pytest
 
 from summidx.errors import Stopped, StoreError, UnknownIndex
 from summidx.records import Skip, SkipReason, Status
 from summidx.stop import Stop
 from summidx.store.generations import IndexRoot
+from summidx.store.tables import IndexTable
 
 
 def folders(root, name="repo"):
@@ -152,6 +154,47 @@ class TestVerify:
         with pytest.raises(StoreError, match="build it again"):
             root.open("repo")
         assert not generation.exists()
+
+    def test_a_table_is_opened_only_where_it_may_be_another_than_the_one_that_was_published(
+        self, root, publish, monkeypatch
+    ):
+        publish()
+        table = root.generation_folder("repo", root.read_manifest("repo")) / "documents.lance"
+        monkeypatch.setattr(IndexTable, "__init__", lambda *args: pytest.fail("it was opened"))
+        assert root.verify("repo", "key").manifest is not None
+        assert root.find_damage("repo") == ""
+        monkeypatch.undo()
+
+        hint = table / "_versions" / "latest_version_hint.json"
+        before = hint.read_bytes()
+        lancedb.connect(table.parent).open_table("documents").delete("row = 0")
+        assert "latest_version_hint.json is not as it was written" in root.verify("repo", "key").why
+        hint.write_bytes(before)
+        assert root.verify("repo", "key").why == "damaged: the table has 1 rows instead of 2"
+
+    def test_a_bit_that_flipped_in_what_a_table_is_opened_by_is_damage(self, root, publish):
+        publish()
+        generation = root.generation_folder("repo", root.read_manifest("repo"))
+        metadata = [path for path in (generation / "documents.lance" / "_versions").iterdir() if path.is_file()]
+        assert len(metadata) >= 2
+        for path in metadata:
+            data = path.read_bytes()
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            assert root.verify("repo", "key").why == f"damaged: {path.relative_to(generation)} is not as it was written"
+            path.write_bytes(data)
+        assert root.verify("repo", "key").manifest is not None
+
+    def test_what_was_written_before_there_were_digests_is_verified_by_opening_it(self, root, publish):
+        publish()
+        generation = root.generation_folder("repo", root.read_manifest("repo"))
+        inventory = generation / "files.json"
+        sizes = {name: each["bytes"] for name, each in json.loads(inventory.read_text())["files"].items()}
+        inventory.write_text(json.dumps(sizes))
+        assert root.verify("repo", "key").manifest is not None
+        table = next(path for path in (generation / "documents.lance" / "_versions").glob("*.manifest"))
+        for path in table.parent.iterdir():
+            path.write_bytes(b"x" * path.stat().st_size)
+        assert root.verify("repo", "key").why.startswith("damaged: the index in ")
 
     def test_rows_that_are_not_those_of_the_manifest_are_damage(self, root, publish):
         publish()

@@ -27,8 +27,10 @@ ASKED_AT_ONCE = 5000
 """Ids in one question: a database has some 32,000 variables in a statement."""
 RECORDED_WITHIN_S = 10.0
 """States travel as events, and the server writes them in batches. One that wrote nothing for so long lost the rest."""
-FIRST_LOOK_S, LAST_LOOK_S = 0.2, 2.0
-"""Between two looks at what is written: they are work for the server, too."""
+FIRST_LOOK_S, LAST_LOOK_S = 0.2, 1.0
+"""Between two looks at whether all is written: they are work for the server, too."""
+COUNTED_EVERY_S = 5.0
+"""How much is written takes a dozen questions."""
 
 
 def settle(flow_run_id: UUID, task: Task[Any, Any], ended: Mapping[UUID, tuple[str, State[Any]]]) -> None:
@@ -63,12 +65,16 @@ def _wait_until_recorded(client: SyncPrefectClient, ids: Sequence[UUID]) -> bool
     """False where the API has stopped writing before all of these task runs were in a final state."""
     parts = [ids[start : start + ASKED_AT_ONCE] for start in range(0, len(ids), ASKED_AT_ONCE)]
     before, wait_s = 0, FIRST_LOOK_S
-    deadline = time.monotonic() + RECORDED_WITHIN_S
-    while (recorded := sum(_count_recorded(client, part) for part in parts)) < len(ids):
+    counted_at = time.monotonic()
+    deadline = counted_at + RECORDED_WITHIN_S
+    while not all(_has_recorded(client, part, len(part)) for part in parts):
         now = time.monotonic()
-        if recorded > before:
-            before, deadline = recorded, now + RECORDED_WITHIN_S
-        elif now > deadline:
+        if now - counted_at >= COUNTED_EVERY_S:
+            counted_at = now
+            recorded = sum(_count_recorded(client, part) for part in parts)
+            if recorded > before:
+                before, deadline = recorded, now + RECORDED_WITHIN_S
+        if now > deadline:
             return False
         time.sleep(wait_s)
         wait_s = min(1.5 * wait_s, LAST_LOOK_S)

@@ -21,7 +21,7 @@ class Recorder:
         self.per_look = per_look
         self.conflicts = set(conflicts)
         self.created, self.set = [], []
-        self.rows = 0
+        self.rows = self.asked = 0
 
     def __enter__(self):
         return self
@@ -40,6 +40,7 @@ class Recorder:
             found = [each for each in found if each.state.is_final()]
         rows = found[offset : offset + limit]
         self.rows += len(rows)
+        self.asked += 1
         return rows
 
     def create_task_run(self, task, flow_run_id, dynamic_key, *, id, name):  # noqa: A002 - Prefect's name
@@ -73,10 +74,11 @@ def settle(monkeypatch):
 
 def test_a_server_that_is_far_behind_is_waited_for_as_long_as_it_goes_on_writing(settle):
     ids = [uuid4() for _ in range(2000)]
-    recorder, seconds = settle(ids, per_look=50)
+    recorder, seconds = settle(ids, per_look=25)
     assert seconds > 5 * ledger.RECORDED_WITHIN_S
     assert (recorder.created, recorder.set) == ([], [])
     assert recorder.rows < len(ids), "they are counted, not read"
+    assert recorder.asked < 4 * seconds, "each question is work for a server that is behind"
 
 
 def test_what_a_server_has_lost_is_told_to_it_once_it_has_stopped_writing(settle):

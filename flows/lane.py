@@ -10,7 +10,8 @@ from prefect.client.schemas.objects import RunInput
 from prefect.futures import PrefectConcurrentFuture, PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
-THREADS = 4
+THREADS = 2
+"""What a task does here is nearly all Python: more of them only wait for each other."""
 
 _in_lane: ContextVar[bool] = ContextVar("in_lane", default=False)
 

@@ -33,6 +33,8 @@ class Site:
             "PREFECT_API_URL": self.url,
             # Else a server that is started again has forgotten who holds the deployment's one place.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            # A run that a test starts is not to wait for the worker's next look at its queue, which is every 10 s.
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
             "SUMMIDX_CONFIG": str(folder / "summidx.toml"),
         }
 

@@ -5,7 +5,7 @@
     python -m benchmarks.orchestration --repositories 200 --no-write  # a look
 
 Real git repositories with published indexes. Timed is the whole command: its start, the plan
-(each revision resolved, each CURRENT verified), a task run for each repository, the report. Stock prefect-dask maps a
+(each revision resolved, each index verified), a task run for each repository, the report. Stock prefect-dask maps a
 task over the pins of that plan: it is handed what ours has to find out. README.md says what is measured against what.
 """
 

@@ -199,11 +199,17 @@ def calls_of(process: psutil.Process, ports: set[int]) -> int:
 
 
 def ports_of(process: psutil.Process) -> set[int]:
-    """The local ports of its connections."""
+    """The local ports of its connections, on whatever host it is: psutil looks at the network of this process only."""
+    folder = Path(f"/proc/{process.pid}")
+    sockets: set[str] = set()
     try:
-        return {each.laddr.port for each in process.net_connections("tcp") if each.laddr}
-    except psutil.Error:
+        rows = [line.split() for line in (folder / "net" / "tcp").read_text().splitlines()[1:]]
+        for each in (folder / "fd").iterdir():
+            with suppress(FileNotFoundError):  # just closed
+                sockets.add(str(each.readlink()))
+    except OSError:  # it has ended
         return set()
+    return {int(row[1].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets}
 
 
 def process_at_port(port: int) -> psutil.Process | None:

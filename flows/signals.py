@@ -49,10 +49,10 @@ class SignalWatch:
 
         As it does so, Python takes its handlers away: one that a signal ended ignores all others to its last moment.
         """
-        self._is_raised = True
-        if self.signal:
+        if self._is_raised:
             for number in self._caught:
                 signal.signal(number, signal.SIG_IGN)
+        self._is_raised = True
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
         if self._is_raised:

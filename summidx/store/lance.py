@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
+import lancedb
 import numpy as np
 import numpy.typing as npt
+from lancedb.db import DBConnection
 from lancedb.index import FTS, IvfFlat
 from lancedb.query import BooleanQuery, FullTextQuery, LanceQueryBuilder, LanceVectorQueryBuilder, MatchQuery, Occur
 from lancedb.table import Table
@@ -53,6 +56,22 @@ def describe_fault(address: TableAddress, error: Exception) -> StoreError:
             f"{describe_refusal(str(error))}"
         )
     return StoreError(f"the index in {address.uri} is damaged ({first_line(error)}): build it again")
+
+
+def open_tables(address: TableAddress) -> tuple[DBConnection, Table]:
+    """The database at an address, and its table of documents.
+
+    Raises:
+        StoreError: it is missing or damaged.
+    """
+    uri = address.uri
+    if isinstance(uri, Path) and not (uri / f"{DOCUMENTS}.lance").is_dir():  # connecting would make the folder
+        raise StoreError(f"{uri} holds no table: the index is damaged, build it again")
+    try:
+        database = lancedb.connect(uri, storage_options=dict(address.options) or None)
+        return database, database.open_table(DOCUMENTS)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise describe_fault(address, error) from error
 
 
 def index_words(table: Table) -> None:

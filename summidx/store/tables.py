@@ -32,6 +32,7 @@ from summidx.store.lance import (
     describe_fault,
     first_line,
     index_words,
+    open_tables,
     search_vectors,
     search_word_groups,
     search_words,
@@ -173,14 +174,7 @@ class IndexTable:
     def __init__(self, address: TableAddress) -> None:
         self.address = address
         self._held: _Held | None = None
-        uri = address.uri
-        if isinstance(uri, Path) and not (uri / f"{DOCUMENTS}.lance").is_dir():  # connecting would make the folder
-            raise StoreError(f"{uri} holds no table: the index is damaged, build it again")
-        try:
-            self._database = lancedb.connect(uri, storage_options=dict(address.options) or None)
-            self._table = self._database.open_table(DOCUMENTS)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
+        self._database, self._table = open_tables(address)
 
     @cached_property
     def _words(self) -> Table:

@@ -8,7 +8,7 @@ cache hits  12,034   33 %     in flight  251 of 256         GPU busy        0: 7
 worker 0   django                     summarise  ━━━━━━━━━━━━━━━━━━━━╸━━━━━━━━━   812/2,304  1:12
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -148,14 +148,14 @@ def _figures(snapshot: Snapshot, width: int) -> list[RenderableType]:
     return lines
 
 
-def _workers(workers: Iterable[WorkerRow], width: int, room: int) -> list[RenderableType]:
+def _workers(workers: Sequence[WorkerRow], width: int, room: int) -> list[RenderableType]:
     """A line for each repository under way, grouped by worker."""
     rows = [(worker.name, i == 0, repo) for worker in workers for i, repo in enumerate(worker.repos)]
     if not rows or room < 2:
         return []
     shown = rows if len(rows) <= room else rows[: room - 1]
     grid = Table.grid(padding=(0, 1), expand=True)
-    many = len({name for name, *_ in rows}) > 1
+    many = len(workers) > 1
     if many:
         grid.add_column(no_wrap=True, style=LABEL, overflow="ellipsis", max_width=18)
     grid.add_column(ratio=2, no_wrap=True, overflow="ellipsis", style=NAME)

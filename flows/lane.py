@@ -1,4 +1,7 @@
-"""The lane of what is up to date: a few threads of the flow's own process, that say nothing but how it ended."""
+"""The lane of what needs no worker: a few threads of the flow's own process, that say nothing but how it ended.
+
+That is what is up to date, and what the plan could not read.
+"""
 
 import logging
 from collections.abc import Iterable

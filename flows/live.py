@@ -6,10 +6,11 @@ Nobody asks a worker anything for it: the looks come with what flows/shares.py h
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
+from statistics import linear_regression
 from typing import Any
 
 from flows.looks import GPUUse, WorkerLook
@@ -22,6 +23,9 @@ WINDOW_S = 20.0
 ETA_AFTER_S = 5.0
 ETA_SHARE = 0.02
 """No time is foretold before so long, and before so much of the work is done."""
+FITTED_FROM = 5
+SIZE_IS_NOTHING = 100.0
+"""Times the mean size, at most, is what a repository costs however small it is."""
 MOST_SAMPLES = 240
 """Of a run; beyond it every second one is dropped, and they are taken half as often."""
 FIRST_SAMPLE_S = 1.0
@@ -108,6 +112,8 @@ class LiveRun:
         self._building_since: float | None = None
         self._endings: Counter[str] = Counter()
         self._done_bytes = 0
+        self._done_in_s: dict[str, float] = {}
+        """Of those that were built: how long each took."""
         self._failed: deque[tuple[int, EndedRow]] = deque(maxlen=RECENT)
         self._recent: deque[tuple[int, EndedRow]] = deque(maxlen=RECENT)
         self._looks: Mapping[str, WorkerLook] = {}
@@ -133,7 +139,7 @@ class LiveRun:
             self._sizes = {each.pin.name: each.size_bytes + 1024 for each in to_build}
             self._asks_llm = settings.llm.provider.value != "extractive"
             self._limit = settings.llm.concurrency
-            self._phase = "starting the workers" if to_build else "checking"
+            self._phase = "starting the workers" if any(each.needs_worker for each in to_build) else "checking"
             self._building_since = self._clock()
 
     def phase(self, what: str) -> None:
@@ -168,6 +174,8 @@ class LiveRun:
             self._endings[row.ending] += 1
             self._gone.add(row.name)
             self._done_bytes += self._sizes.get(row.name, 0)
+            if row.ending == "built":
+                self._done_in_s[row.name] = row.seconds
             kept = self._failed if row.reason else self._recent
             kept.append((sum(self._endings.values()), row))
 
@@ -192,7 +200,7 @@ class LiveRun:
                 to_build=len(self._sizes),
                 endings=dict(self._endings),
                 share=share,
-                eta_s=self._foretell(share, now),
+                eta_s=self._foretell(now),
                 figures=self._figures(),
                 rates=self._rates(now),
                 asks_llm=self._asks_llm,
@@ -217,20 +225,24 @@ class LiveRun:
         names = [each.name for each in fields(Figures)]
         return {name: max(0.0, (getattr(last, name) - getattr(first, name)) / seconds) for name in names}
 
-    def _share(self) -> float:
-        total = sum(self._sizes.values())
+    def _share(self, fixed_bytes: float = 0.0) -> float:
+        """How much is done, where each repository weighs its size and so much more."""
+        total = sum(self._sizes.values()) + fixed_bytes * len(self._sizes)
         under_way = sum(
-            repo.share * self._sizes.get(repo.name, 0)
+            repo.share * (self._sizes[repo.name] + fixed_bytes)
             for look in self._looks.values()
             for repo in self._under_way(look)
+            if repo.name in self._sizes
         )
-        return min(1.0, (self._done_bytes + under_way) / total) if total else 1.0
+        done = self._done_bytes + fixed_bytes * self._endings.total()
+        return min(1.0, (done + under_way) / total) if total else 1.0
 
-    def _foretell(self, share: float, now: float) -> float | None:
+    def _foretell(self, now: float) -> float | None:
         """Seconds that are left: as fast as so far, and no sooner than the slowest of what is under way."""
         if self._building_since is None or not self._sizes:
             return None
         seconds = now - self._building_since
+        share = self._share(fixed_cost([(self._sizes.get(name, 0), took) for name, took in self._done_in_s.items()]))
         if seconds < ETA_AFTER_S or share < ETA_SHARE:
             return None
         left = seconds * (1 - share) / share
@@ -254,6 +266,30 @@ class LiveRun:
         if len(self._samples) > MOST_SAMPLES:
             del self._samples[1::2]
             self._sample_every_s *= 2
+
+
+def fixed_cost(built: Sequence[tuple[int, float]]) -> float:
+    """Pure: what a repository costs however small it is, in bytes that take as long.
+
+    The largest come first, and a night's many small ones take longer than their bytes say. Time is taken to be a line
+    over the size, by least squares.
+
+    Args:
+        built: (size in bytes, seconds) of those that were built.
+
+    Returns:
+        Bytes; 0 of too few, and where they say nothing of the kind.
+    """
+    if len(built) < FITTED_FROM:
+        return 0.0
+    sizes, times = zip(*built, strict=True)
+    if len(set(sizes)) == 1:
+        return 0.0
+    line = linear_regression(sizes, times)
+    mean = sum(sizes) / len(sizes)
+    if line.slope <= 0:  # size says nothing of the time: as good as none of it
+        return SIZE_IS_NOTHING * mean
+    return min(max(0.0, line.intercept / line.slope), SIZE_IS_NOTHING * mean)
 
 
 _live: ContextVar[LiveRun | None] = ContextVar("live", default=None)

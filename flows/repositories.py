@@ -44,8 +44,8 @@ def build_repositories(
     keep_results_private()
     run = Run.of(run_id, settings, plan)
     open_run(run)
-    up_to_date = [planned.pin.generation for planned in plan.repos if planned.up_to_date]
-    runner.prepare(run, up_to_date, apart=apart)
+    in_lane = [planned.pin.generation for planned in plan.repos if not planned.needs_worker]
+    runner.prepare(run, in_lane, apart=apart)
     results: list[RepoResult] = []
     failures, events = KnownFailures(settings), IndexEvents(settings)
     ended = 0

@@ -39,7 +39,7 @@ COLLECT_EVERY_S = 0.1
 
 
 class IndexTaskRunner(DaskTaskRunner):
-    """Runs what must be built on a Dask cluster, and what is up to date on a few threads of this process.
+    """Runs what must be built on a Dask cluster, and on a few threads of this process what needs no worker.
 
     The cluster starts with the first repository that must be built: a run with nothing to do starts none.
     """
@@ -48,7 +48,7 @@ class IndexTaskRunner(DaskTaskRunner):
         super().__init__(cluster_class=self._make_cluster)
         self._lane = Lane()
         self._run: Run | None = None
-        self._up_to_date: frozenset[str] = frozenset()
+        self._in_lane: frozenset[str] = frozenset()
         self._apart = False
         self._submitted: dict[PrefectDaskFuture[Any], tuple[Task[Any, Any], dict[str, Any]]] = {}
         self._again: dict[PrefectFuture[Any], PrefectDaskFuture[Any]] = {}
@@ -59,11 +59,11 @@ class IndexTaskRunner(DaskTaskRunner):
         self._stop_plugin: StopPlugin | None = None
         self._shares: Shares | None = None
 
-    def prepare(self, run: Run, up_to_date: Iterable[str], *, apart: bool = False) -> None:
-        """Say what is run, the generations of what is up to date, and whether all must be built in other processes."""
+    def prepare(self, run: Run, in_lane: Iterable[str], *, apart: bool = False) -> None:
+        """Say what is run, the generations for which no worker is needed, and whether all must be built elsewhere."""
         self._run = run
         self._apart = apart
-        self._up_to_date = frozenset(up_to_date)
+        self._in_lane = frozenset(in_lane)
 
     def duplicate(self) -> "IndexTaskRunner":
         """A new runner; Prefect runs each flow on one."""
@@ -76,8 +76,8 @@ class IndexTaskRunner(DaskTaskRunner):
         wait_for: Iterable[PrefectFuture[Any]] | None = None,
         dependencies: dict[str, set[RunInput]] | None = None,
     ) -> PrefectFuture[Any]:
-        """Submit one repository to the cluster, or to the lane if it is up to date."""
-        if parameters.get("generation") in self._up_to_date:
+        """Submit one repository to the cluster, or to the lane if nothing can or need be built."""
+        if parameters.get("generation") in self._in_lane:
             return self._lane.submit(task, parameters, wait_for, dependencies)
         if wait_for:
             raise ValueError("repositories do not wait for each other")

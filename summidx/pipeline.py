@@ -15,7 +15,7 @@ from summidx.accounting import with_cost
 from summidx.activity import Figures, RepoLook
 from summidx.documents import build_documents, embedding_text, embedding_text_of
 from summidx.engine import Engine
-from summidx.errors import TooManyFailures
+from summidx.errors import SourceError, TooManyFailures
 from summidx.hierarchy import build_tree
 from summidx.keys import INDEX_VERSION, recorded_settings
 from summidx.parsing import parse
@@ -86,8 +86,9 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
     settings = engine.settings
     stop = RepoStop(engine.stop, settings.repo_timeout.total_seconds() if settings.repo_timeout else None)
     with tally.step("read"):
-        tally.commit = commit = pinned.commit if pinned.build_key else _resolve_now(pinned, settings)
-        content = sources.read_source(pinned.source, commit, settings.sources, stop)
+        if not pinned.build_key:
+            _refuse_unplanned(pinned, settings)
+        content = sources.read_source(pinned.source, pinned.commit, settings.sources, stop)
     with tally.step("parse"):
         parsed = parse(content.files, settings.parsing, stop)
         tree = build_tree(wanted_units(parsed.units, settings), pinned.name)
@@ -97,7 +98,7 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
     logger.info(
         "read %d files of %s: %d units; skipped: %s",
         len(content.files),
-        commit[:12] or "the folder",
+        pinned.commit[:12] or "the folder",
         tally.units,
         ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing",
     )
@@ -118,7 +119,7 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
         report = BuildReport(
             name=pinned.name,
             outcome=Outcome.SUMMARIZED,
-            commit=commit,
+            commit=pinned.commit,
             generation="",
             counts=tally.counts,
             skips=skipped,
@@ -141,7 +142,7 @@ def _build(pinned: PinnedRepo, engine: Engine, tally: "Tally", expected_publish_
             generation=pinned.generation,
             build_key=engine.build_key(content.tree),
             source=pinned.source,
-            commit=commit,
+            commit=pinned.commit,
             tree=content.tree,
             counts=report.counts,
             skips=report.skips,
@@ -268,10 +269,12 @@ def _log_summaries(report: BuildReport) -> None:
         logger.warning("and more: `summidx show %s` has them all", report.name)
 
 
-def _resolve_now(pinned: PinnedRepo, settings: Settings) -> str:
-    """Commit of what the plan could not resolve: the task fails with the reason, or a Retry finds it mended."""
-    ref = RepoRef(pinned.name, pinned.source, pinned.commit or None)
-    return sources.resolve(ref, settings.sources).commit
+def _refuse_unplanned(pinned: PinnedRepo, settings: Settings) -> None:
+    """Fail as the plan did, which could not resolve it and has no key for what would be built."""
+    sources.resolve(RepoRef(pinned.name, pinned.source, pinned.commit or None), settings.sources)
+    raise SourceError(
+        f"{pinned.source} could not be read when this run was planned, and can be now: retry the run to have it built"
+    )
 
 
 def _refuse_too_many_failures(documents: Sequence[Document], settings: Settings) -> None:

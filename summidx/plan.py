@@ -51,6 +51,11 @@ class PlannedRepo:
     known: KnownFailure | None = None
     """The failure for which it is not tried now; None where it is."""
 
+    @property
+    def needs_worker(self) -> bool:
+        """Whether there is something to build: not where it is up to date, nor where it could not be read."""
+        return not self.up_to_date and self.known is None and self.pin.build_key != ""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

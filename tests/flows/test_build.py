@@ -97,6 +97,17 @@ def test_a_repository_that_fails_fails_alone_and_is_named(build, api, repos):
     assert api.task_states(run["id"]) == {"beta": "Completed", "bad": "Failed"}
 
 
+def test_no_cluster_starts_for_what_cannot_be_read(built, api, repos):
+    done = built("--repos-root", repos, "--repo", f"bad={repos / 'alpha'}@no-such-revision", "--repo", "gone=nowhere")
+
+    assert done.returncode == 1
+    run = api.last_flow_run()
+    states = api.task_states(run["id"])
+    assert states == {"alpha": "Cached", "beta": "Cached", "notes": "Cached", "bad": "Failed", "gone": "Failed"}
+    assert run["state"]["message"].startswith("2 of 5 repositories failed: bad (UnknownRevision: ")
+    assert not [log for log in built.logs if CLUSTER in log.read_text()]
+
+
 def test_content_that_comes_back_is_built_again(build, api, make_repo, module, tmp_path):
     """What Prefect remembers of the first build must not stand for the third: the index held other content since."""
     first, second = make_repo(tmp_path / "r", {"a.py": module("a")}, {"a.py": module("b")})

@@ -177,13 +177,19 @@ def test_several_revisions_of_one_repository_stand_side_by_side(repo, settings, 
     assert set(new) - set(before) == {"src/shapes/extra.py", "src/shapes/extra.py::extra"}
 
 
-def test_a_repository_that_cannot_be_read_fails_in_its_task_and_heals(repo, settings, engine):
+def test_a_repository_that_the_plan_could_not_read_fails_in_its_task_and_heals_with_the_next_plan(
+    repo, settings, engine
+):
     planned = plan_one(repo, settings, revision="v9")
-    assert planned.pin.build_key == ""
+    assert (planned.pin.build_key, planned.needs_worker) == ("", False)
     assert "v9" in planned.why
     with pytest.raises(SourceError, match="v9"):
         index_repo(planned.pin, engine)
     git(repo, "tag", "v9")
+    with pytest.raises(SourceError, match="can be now: retry the run"):
+        index_repo(planned.pin, engine)
+    planned = plan_one(repo, settings, revision="v9")
+    assert planned.needs_worker
     assert index_repo(planned.pin, engine).outcome is Outcome.BUILT
 
 

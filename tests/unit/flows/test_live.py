@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows.live import MOST_SAMPLES, RECENT, EndedRow, LiveRun, going_on, live_run
+from flows.live import MOST_SAMPLES, RECENT, EndedRow, LiveRun, fixed_cost, going_on, live_run
 from flows.looks import GPUUse, WorkerLook, find_gpu_use
 from summidx.activity import Figures, Look, RepoLook
 from summidx.plan import Plan, PlannedRepo
@@ -71,6 +71,32 @@ def test_rates_are_of_the_last_seconds_and_survive_a_worker_that_is_started_agai
     live.looked({}, 64)
     assert live.snapshot().figures.documents == 35
     assert live.snapshot().workers == ()
+
+
+def test_what_a_repository_costs_however_small_it_is_is_learned():
+    seen = [(size, 2.0 + size / 1000) for size in (90_000, 40_000, 9_000, 4_000, 1_000)]
+    assert fixed_cost(seen) == pytest.approx(2000)
+    assert fixed_cost(seen[:4]) == 0, "too few"
+    assert fixed_cost([(1_000, seconds) for seconds in (1, 2, 3, 4, 5)]) == 0, "all of one size"
+    assert fixed_cost([(size, 3.0) for size, _ in seen]) == pytest.approx(100 * 28_800), "size says nothing"
+
+
+def test_many_small_repositories_after_a_few_large_ones_are_given_the_time_they_take(clock):
+    live = LiveRun(clock)
+    sizes = [200_000, 150_000, 120_000, 100_000, *([2_000] * 196)]
+    repos = tuple(
+        PlannedRepo(PinnedRepo(f"r{at}", "", "", "k", f"g{at}"), False, "new", size - 1024, None)
+        for at, size in enumerate(sizes)
+    )
+    live.planned(Plan(repos, None), load_settings({"llm": {"provider": "openai", "model": "m"}}))
+    took = [1.0 + size / 20_000 for size in sizes]  # one after the other
+    left = sum(took)
+    for at, seconds in enumerate(took[:60]):
+        clock.now += seconds
+        left -= seconds
+        live.ended(EndedRow(f"r{at}", "built", 10, seconds, ""))
+    assert live.snapshot().eta_s == pytest.approx(left, rel=0.05)
+    assert live.snapshot().share > 0.7, "of the work, as the bar shows it"
 
 
 def test_no_time_is_foretold_before_anything_is_known_and_the_slowest_repository_is_heeded(live, clock):

@@ -314,7 +314,7 @@ class IndexTable:
         else:
             try:
                 query = self._words.search().where(col("word").isin(asked)).limit(len(asked))
-                rows = query.to_arrow().to_pylist()
+                rows = _with_code_documents(query.to_arrow()).to_pylist()
             except (RuntimeError, OSError, ValueError) as error:
                 raise describe_fault(self.address, error) from error
         return {row["word"]: Frequency(row["documents"], row["code_documents"]) for row in rows}
@@ -348,7 +348,7 @@ class IndexTable:
     def read_words(self) -> pa.Table:
         """Of each word how many documents hold it, and how many of those of code: `word`, `documents`, ..."""
         try:
-            return self._words.to_arrow()
+            return _with_code_documents(self._words.to_arrow())
         except (RuntimeError, OSError, ValueError) as error:
             raise describe_fault(self.address, error) from error
 
@@ -554,6 +554,13 @@ def _count_words(documents: Sequence[Document]) -> pa.Table:
         "code_documents": [in_code[word] for word in everywhere],
     }
     return pa.table(columns, schema=_WORD_SCHEMA)
+
+
+def _with_code_documents(words: pa.Table) -> pa.Table:
+    """Word counts of whichever version: before index version 4, those of code were not counted by themselves."""
+    if "code_documents" in words.column_names:
+        return words
+    return words.append_column("code_documents", words.column("documents"))
 
 
 def _count_average(texts: Sequence[str]) -> float:

@@ -1,5 +1,6 @@
 import math
 
+import lancedb
 import numpy as np
 import pytest
 
@@ -148,6 +149,18 @@ def test_document_frequencies_count_documents_not_words(write, document):
     assert table.document_frequencies(["a", "b", "c"]) == {"a": Frequency(4, 2), "b": Frequency(1, 1)}
     assert table.document_frequencies([]) == {}
     assert (table.documents_total, table.code_documents) == (4, 2)
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_an_index_from_before_code_was_counted_by_itself_is_read(write, document, hold):
+    table = write([document("a.py", search_text="a b"), document("tests/test_a.py", search_text="a", is_test=True)])
+    lancedb.connect(table.address.uri).open_table("words").drop_columns(["code_documents"])
+
+    table = IndexTable(table.address)
+    table.hold = hold
+
+    assert table.document_frequencies(["a", "b"]) == {"a": Frequency(2, 2), "b": Frequency(1, 1)}
+    assert table.read_words().column_names == ["word", "documents", "code_documents"]
 
 
 def test_rows_are_found_by_exact_names_and_paths(write, document):

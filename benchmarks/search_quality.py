@@ -3,13 +3,14 @@
     summidx dataset history OWNER/NAME=PATH@REVISION ... > dev.jsonl        (benchmarks/search_sets.txt names them)
     python -m benchmarks.search_quality dev.jsonl --repo OWNER/NAME=PATH ... --work FOLDER --name search-dev
 
-Words, query, evidence and ranking are the product's own functions, and its constants are what is changed. BM25 is
-computed here, as LanceDB computes it. Differences come with a paired bootstrap over instances (95 %).
+Summaries are extractive. Words, query, vectors, evidence and ranking are the product's own functions, and its constants
+are what is changed. BM25 is computed here, as LanceDB computes it, and nearest vectors exactly. Differences come with a
+paired bootstrap over instances (95 %).
 """
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ import numpy.typing as npt
 
 from benchmarks.harness import start_result, write_result
 from benchmarks.search_snapshots import Snapshots, load_snapshots
+from benchmarks.search_vectors import Vectors, embed_once
+from summidx.embedding import Embedder
+from summidx.embedding.models import load_embedder
 from summidx.evaluation.datasets import Instance, load_instances
 from summidx.evaluation.metrics import LevelResult, normalize_entity, rank_gold
 from summidx.records import Document, Level
@@ -28,7 +32,8 @@ from summidx.search import query as queries
 from summidx.search import ranking
 from summidx.search.parts import Part
 from summidx.search.ranking import Candidate, Mode
-from summidx.search.searcher import DEPTH, INNER_LEVELS
+from summidx.search.searcher import DEPTH, INNER_LEVELS, VECTOR_DEPTH
+from summidx.settings import EmbeddingSettings
 from summidx.store.tokenize import tokenize_code
 
 K1, B = 1.2, 0.75
@@ -45,7 +50,12 @@ class Variant:
 
     name: str
     baseline: str = ""
-    """`bm25`, or `bm25 without tests`; "" for our own."""
+    """`bm25` or `vectors` over the source of functions; "" for our own."""
+    with_tests: bool = True
+    """Of a baseline: whether tests and the like are among what it ranks."""
+    mode: Mode = Mode.HYBRID
+    vectors: str = "summaries"
+    """What those of functions are of: `summaries`, `sources`, or the `larger` cosine of both."""
     constants: tuple[tuple[Any, str, Any], ...] = ()
     """(module, constant, value)."""
     columns: tuple[str, ...] = ("searched", "summaries")
@@ -53,9 +63,20 @@ class Variant:
 
 
 ONE_PART = dict.fromkeys((part for part in Part if part is not Part.NOISE), 1.0)
-BASELINES = (Variant("BM25 over raw functions", "bm25"), Variant("the same without tests", "bm25 without tests"))
-OURS = Variant("ours, words alone")
+BASELINES = (
+    Variant("BM25 over raw functions", "bm25"),
+    Variant("BM25 over raw functions but tests", "bm25", with_tests=False),
+    Variant("vectors of raw functions", "vectors"),
+    Variant("vectors of raw functions but tests", "vectors", with_tests=False),
+)
+OURS = Variant("ours (`--mode hybrid`)")
 VARIANTS = (
+    Variant("words alone (`--mode bm25`)", mode=Mode.BM25),
+    Variant("vectors alone (`--mode summary`)", mode=Mode.SUMMARY),
+    Variant("vectors of functions from their source", vectors="sources"),
+    Variant("vectors of functions from both, the nearer", vectors="larger"),
+    Variant("half as much of vectors", constants=((ranking, "VECTOR_SHARE", 0.25),)),
+    Variant("twice as much of vectors", constants=((ranking, "VECTOR_SHARE", 1.0),)),
     Variant("without: stop words dropped", constants=((queries, "STOP_WORDS", frozenset()),)),
     Variant("without: parts weighed", constants=((queries, "PART_WEIGHTS", ONE_PART),)),
     Variant("without: names of the query", named=False),
@@ -70,22 +91,82 @@ VARIANTS = (
 )
 
 
-def rank(snapshots: Snapshots, instance: Instance, variant: Variant) -> tuple[list[str], list[str]]:
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of one repository's documents and of what is asked. All are L2-normalised."""
+
+    summaries: Vectors
+    """(documents, dim)."""
+    sources: Vectors
+    """(documents, dim): of functions; 0 of the others."""
+    queries: Mapping[str, Vectors]
+    """By instance id: of what the product embeds of a query."""
+    texts: Mapping[str, Vectors]
+    """By instance id: of the whole text."""
+
+    @classmethod
+    def of(cls, snapshots: Snapshots, embedder: Embedder, folder: Path) -> "Embedded":
+        """Embed them; what was embedded before lies in `folder`."""
+        ids = [each.instance_id for each in snapshots.instances]
+        texts = [each.problem_statement for each in snapshots.instances]
+        asked = embed_once(embedder, [queries.build_query(text).text for text in texts], "query", folder)
+        whole = embed_once(embedder, texts, "query", folder)
+        sources = embed_once(embedder, snapshots.sources, "document", folder)
+        sources[[not source for source in snapshots.sources]] = 0.0
+        return cls(
+            summaries=embed_once(embedder, snapshots.texts, "document", folder),
+            sources=sources,
+            queries=dict(zip(ids, asked, strict=True)),
+            texts=dict(zip(ids, whole, strict=True)),
+        )
+
+    def cosines(self, instance_id: str, rows: Ints, vectors: str) -> dict[int, float]:
+        """Of the query with rows of documents."""
+        found = self.summaries[rows] @ self.queries[instance_id]
+        if vectors != "summaries":
+            of_source = self.sources[rows] @ self.queries[instance_id]
+            has_source = self.sources[rows].any(axis=1)
+            found = np.where(has_source, of_source if vectors == "sources" else np.maximum(found, of_source), found)
+        return dict(zip(rows.tolist(), found.tolist(), strict=True))
+
+
+def rank_raw(
+    snapshots: Snapshots, embedded: Embedded, instance: Instance, variant: Variant
+) -> tuple[list[str], list[str]]:
+    """Files and functions as a baseline ranks them, by the source of functions alone."""
+    documents = snapshots.documents
+    kept = np.array(
+        [
+            row
+            for row in snapshots.rows[instance.instance_id]
+            if documents[row].level is Level.FUNCTION and (variant.with_tests or not ranking.is_aside(documents[row]))
+        ],
+        np.int64,
+    )
+    if variant.baseline == "vectors":
+        cosines = embedded.sources[kept] @ embedded.texts[instance.instance_id]
+        scores = dict(zip(kept.tolist(), cosines.tolist(), strict=True))
+    else:
+        terms = _count_words(instance.problem_statement)
+        scores = _bm25(snapshots, kept, terms, ("source",), code_only=False)
+    order = _best(scores)
+    return [documents[row].path for row in order], [_entity(documents[row]) for row in order]
+
+
+def rank(snapshots: Snapshots, embedded: Embedded, instance: Instance, variant: Variant) -> tuple[list[str], list[str]]:
     """Files and entities (functions and classes), best first."""
     rows = snapshots.rows[instance.instance_id]
     documents = snapshots.documents
-    if variant.baseline:
-        kept = [row for row in rows if documents[row].level is Level.FUNCTION]
-        if variant.baseline != "bm25":
-            kept = [row for row in kept if not ranking.is_aside(documents[row])]
-        terms = _count_words(instance.problem_statement)
-        scores = _bm25(snapshots, np.array(kept, np.int64), terms, ("source",), code_only=False)
-        order = sorted(scores, key=lambda row: (-scores[row], row))
-        return [documents[row].path for row in order], [_entity(documents[row]) for row in order]
     query = queries.build_query(instance.problem_statement)
-    scores = _bm25(snapshots, rows, query.terms, variant.columns, code_only=True)
-    best = sorted(scores, key=lambda row: (-scores[row], row))
-    inner = [row for row in best if documents[row].level in INNER_LEVELS][:DEPTH]
+    mode = variant.mode
+    scores = _bm25(snapshots, rows, query.terms, variant.columns, code_only=True) if mode.uses_words else {}
+    cosines = embedded.cosines(instance.instance_id, rows, variant.vectors) if mode.uses_vectors else {}
+    best, nearest = _best(scores), _best(cosines)
+
+    def find(is_read: Callable[[Document], bool]) -> set[int]:
+        by_words = [row for row in best if is_read(documents[row])][:DEPTH]
+        return {*by_words, *[row for row in nearest if is_read(documents[row])][:VECTOR_DEPTH]}
+
     mentions = query.mentions
     here = [(int(row), documents[row]) for row in rows]
     named = (
@@ -97,17 +178,21 @@ def rank(snapshots: Snapshots, instance: Instance, variant: Variant) -> tuple[li
             ],
             mentions,
         )
-        if variant.named
+        if variant.named and mode.uses_words
         else {}
     )
 
     def build(found: set[int]) -> list[Candidate]:
-        return [Candidate("", row, documents[row], scores.get(row), None, named.get(row, 0.0)) for row in sorted(found)]
+        return [
+            Candidate("", row, documents[row], scores.get(row), cosines.get(row), named.get(row, 0.0))
+            for row in sorted(found)
+        ]
 
+    inner = find(lambda document: document.level in INNER_LEVELS)
     entities = ranking.rank_candidates(
-        build({*inner, *(row for row in named if documents[row].level in INNER_LEVELS)}), Mode.BM25
+        build(inner | {row for row in named if documents[row].level in INNER_LEVELS}), mode
     )
-    found = {*best[:DEPTH], *named}
+    found = find(lambda _: True) | named.keys()
     paths = {documents[row].path for row in found}
     found |= {row for row, each in here if each.level is Level.FILE and each.path in paths}
     imports = snapshots.imports[instance.instance_id]
@@ -117,19 +202,20 @@ def rank(snapshots: Snapshots, instance: Instance, variant: Variant) -> tuple[li
         else each
         for each in build(found)
     ]
-    files = ranking.rank_files(ranking.rank_candidates(candidates, Mode.BM25))
+    files = ranking.rank_files(ranking.rank_candidates(candidates, mode))
     return [each.document.path for each, _ in files], [_entity(each.document) for each, _ in entities]
 
 
-def evaluate(repos: Sequence[Snapshots], variant: Variant) -> Results:
+def evaluate(repos: Sequence[tuple[Snapshots, Embedded]], variant: Variant) -> Results:
     """Results of all instances under a variant."""
     results = []
+    order = rank_raw if variant.baseline else rank
     with ExitStack() as stack:
         for module, constant, value in variant.constants:
             stack.enter_context(patch.object(module, constant, value))
-        for snapshots in repos:
+        for snapshots, embedded in repos:
             for instance in snapshots.instances:
-                files, entities = rank(snapshots, instance, variant)
+                files, entities = order(snapshots, embedded, instance, variant)
                 gold = map(normalize_entity, instance.entities or ())
                 results.append(
                     {"files": rank_gold(instance.files or (), files), "functions": rank_gold(gold, entities)}
@@ -152,6 +238,11 @@ def compare(results: Results, reference: Results) -> dict[str, dict[str, Any]]:
             "interval": [round(float(low), 1), round(float(high), 1)],
         }
     return figures
+
+
+def _best(scores: Mapping[int, float]) -> list[int]:
+    """Rows, best first."""
+    return sorted(scores, key=lambda row: (-scores[row], row))
 
 
 def _count_words(text: str) -> list[tuple[str, float]]:
@@ -220,11 +311,11 @@ def _counts(snapshots: Snapshots, word: str, columns: Sequence[str]) -> Floats:
     return counts
 
 
-def render_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
+def render_table(figures: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]]) -> Iterator[str]:
     """The result as lines of a Markdown table: figures of what is compared with, differences of the others."""
     yield f"| | {' | '.join(FIGURES)} |"
     yield f"| --- |{' --- |' * len(FIGURES)}"
-    for name, row in figures.items():
+    for name, row in figures:
         cells = [
             f"{cell['value']} ({cell['difference']:+}, {cell['interval'][0]} to {cell['interval'][1]})"
             if cell["interval"] != [0.0, 0.0] or cell["difference"]
@@ -241,6 +332,7 @@ def main() -> None:
     parser.add_argument("--repo", action="append", default=[], metavar="OWNER/NAME=PATH", help="a clone; repeatable")
     parser.add_argument("--work", type=Path, required=True, help="folder in which parsed snapshots are kept")
     parser.add_argument("--name", default="search-dev", help="of the result")
+    parser.add_argument("--model", default=EmbeddingSettings().model, help="of sentence-transformers")
     parser.add_argument("--no-write", action="store_true", help="print only")
     arguments = parser.parse_args()
     clones = dict(each.partition("=")[::2] for each in arguments.repo)
@@ -248,16 +340,23 @@ def main() -> None:
     for instance in load_instances(arguments.file):
         if instance.repo in clones:
             by_repo[instance.repo].append(instance)
-    repos = [load_snapshots(repo, clones[repo], found, arguments.work) for repo, found in sorted(by_repo.items())]
+    embedder = load_embedder(EmbeddingSettings(model=arguments.model))
+    repos = []
+    for repo, found in sorted(by_repo.items()):
+        snapshots = load_snapshots(repo, clones[repo], found, arguments.work)
+        repos.append((snapshots, Embedded.of(snapshots, embedder, arguments.work)))
     ours = evaluate(repos, OURS)
-    figures = {
-        each.name: compare(ours if each is OURS else evaluate(repos, each), ours)
+    figures = [
+        (each.name, compare(ours if each is OURS else evaluate(repos, each), ours))
         for each in (*BASELINES, OURS, *VARIANTS)
-    }
+    ]
     counts = {repo: len(found) for repo, found in sorted(by_repo.items())}
     print("\n".join(render_table(figures)))
     if not arguments.no_write:
-        write_result({**start_result(arguments.name), "instances": counts, "figures": figures})
+        named = [{"variant": name, **row} for name, row in figures]
+        write_result(
+            {**start_result(arguments.name), "instances": counts, "model": embedder.identity, "figures": named}
+        )
 
 
 if __name__ == "__main__":

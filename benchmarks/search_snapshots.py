@@ -33,6 +33,7 @@ from summidx.store.tokenize import build_search_text, tokenize_code
 from summidx.summarizers.extractive import extract_summary
 
 CPU_S_PER_FILE = 60.0
+SOURCE_CHARS = 4_000
 Blob = tuple[str, str]
 """(path, id of its content)."""
 
@@ -65,7 +66,9 @@ class Snapshots:
     instances: list[Instance]
     documents: list[Document]
     texts: list[str]
-    """What the vector of each document would stand for."""
+    """What the vector of each document stands for."""
+    sources: list[str]
+    """The source of each function, as far as an embedding model may read it; "" of the others."""
     vocabulary: dict[str, int]
     searched: Any
     """(documents, words): counts of `build_search_text`, without summary and keywords."""
@@ -111,6 +114,7 @@ def _read_snapshots(clone: str, instances: Sequence[Instance]) -> Snapshots:
     searched, summaries, source = Words(vocabulary), Words(vocabulary), Words(vocabulary)
     documents: list[Document] = []
     texts: list[str] = []
+    sources: list[str] = []
     places: dict[Blob, range] = {}
     for blob, found_units in units.items():
         places[blob] = range(len(documents), len(documents) + len(found_units))
@@ -123,10 +127,12 @@ def _read_snapshots(clone: str, instances: Sequence[Instance]) -> Snapshots:
             document = build_document(unit, summary, searchable=False)
             documents.append(document)
             texts.append(embedding_text(document))
+            sources.append(unit.own_source[:SOURCE_CHARS] if unit.level is Level.FUNCTION else "")
     return Snapshots(
         instances=list(instances),
         documents=documents,
         texts=texts,
+        sources=sources,
         vocabulary=vocabulary,
         searched=searched.build(),
         summaries=summaries.build(),

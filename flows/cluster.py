@@ -10,7 +10,8 @@ from typing import Any
 os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
 
 import dask.config
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
+from distributed.diagnostics.plugin import WorkerPlugin
 
 from summidx.errors import UsageError
 from summidx.settings import ClusterSettings, Provider, Settings
@@ -32,6 +33,8 @@ DASK_SETTINGS = {
 """A remote scheduler needs the first three in its own environment."""
 
 LOST_AFTER = "168h"
+
+TOLD_TIMES = 3
 
 HOST = "127.0.0.1"
 DASHBOARD = "127.0.0.1:0"
@@ -125,3 +128,22 @@ def cuda_cluster_class() -> Any:  # noqa: ANN401 - a class of a package without 
             "CPU with --force-cpu"
         ) from None
     return LocalCUDACluster
+
+
+def make_known(client: Client, plugin: WorkerPlugin) -> None:
+    """Set up a plugin on every worker, though some are lost in the meantime.
+
+    Dask tells all workers at once and raises where one of them does not answer, without waiting for the others. Those
+    that have set it up by then do so again.
+
+    Raises:
+        OSError: the scheduler is lost, or with each try another worker was.
+    """
+    for tries_left in reversed(range(TOLD_TIMES)):
+        try:
+            client.register_plugin(plugin)
+        except OSError:
+            if not tries_left or client.status != "running":
+                raise
+        else:
+            return

@@ -286,10 +286,9 @@ def fixed_cost(built: Sequence[tuple[int, float]]) -> float:
     if len(set(sizes)) == 1:
         return 0.0
     line = linear_regression(sizes, times)
-    mean = sum(sizes) / len(sizes)
-    if line.slope <= 0:  # size says nothing of the time: as good as none of it
-        return SIZE_IS_NOTHING * mean
-    return min(max(0.0, line.intercept / line.slope), SIZE_IS_NOTHING * mean)
+    most: float = SIZE_IS_NOTHING * sum(sizes) / len(sizes)
+    slope, intercept = float(line.slope), float(line.intercept)
+    return most if slope <= 0 else min(max(0.0, intercept / slope), most)
 
 
 _live: ContextVar[LiveRun | None] = ContextVar("live", default=None)

@@ -18,7 +18,7 @@ from prefect.states import Crashed
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from flows.closing import CLOSE_S, INTERRUPTED_S, close_cluster, kill_workers
-from flows.cluster import make_cluster
+from flows.cluster import make_cluster, make_known
 from flows.engines import Run, RunPlugin, StopPlugin, stop_run
 from flows.lane import Lane
 from flows.ledger import record_loss, record_lost_try
@@ -206,7 +206,7 @@ class IndexTaskRunner(DaskTaskRunner):
             self._unregister(StopPlugin.name_for(run.run_id))
         plugin = RunPlugin(run)
         self.client.subscribe_topic(topic_of(run.run_id), WarningReceiver(*make_notes(), keep=keep_line).take)  # type: ignore[no-untyped-call]
-        self.client.register_plugin(plugin)
+        make_known(self.client, plugin)
         self._plugin = plugin
         _, tell = make_notes()
         self._watch = Watch(str(PREFECT_API_URL.value()), self.client, self._scheduler, tell, self._give_up)

@@ -19,6 +19,8 @@ from benchmarks.scaling import make_repositories
 from summidx.store.generations import IndexRoot
 
 TTL_S = 20
+TTL_OF_WORKER_S = 5
+"""For each worker on top of it: all start on the same few cores at once, and say nothing meanwhile."""
 REPOSITORIES = 6
 """For each worker, of so many functions:"""
 FUNCTIONS = 12
@@ -51,8 +53,9 @@ def far_site(site, net):
 
 
 @pytest.fixture
-def cluster(far_site, net, tmp_path):
-    cluster = Cluster(tmp_path / "cluster", far_site, threads=THREADS, ttl_s=TTL_S, host=net.address)
+def cluster(far_site, net, form, tmp_path):
+    ttl_s = TTL_S + TTL_OF_WORKER_S * (form.pauses + 1 + form.cuts)
+    cluster = Cluster(tmp_path / "cluster", far_site, threads=THREADS, ttl_s=ttl_s, host=net.address)
     yield cluster
     cluster.close()
 

@@ -1,13 +1,17 @@
 """What a worker process knows of a run that was stopped."""
 
 import itertools
+import os
+from contextlib import suppress
 from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 from distributed import Client, LocalCluster
+from distributed.diagnostics.plugin import WorkerPlugin
 
 from flows import engines
+from flows.cluster import make_known
 from flows.engines import Run, StopPlugin, open_run, run_engine_of
 from summidx.errors import NotAttempted
 from summidx.settings import load_settings
@@ -69,3 +73,29 @@ def test_no_repository_is_begun_after_the_time_for_that(run, tmp_path):
     with pytest.raises(NotAttempted, match=r"^not attempted: the run's 6h \(`--stop-after`\) were over$"):
         run_engine_of(late.run_id).get()
     engines.close_run(late.run_id)
+
+
+class KillsOnce(WorkerPlugin):
+    """Its first set-up kills the worker process."""
+
+    name = "kills-once"
+
+    def __init__(self, killed):
+        self.killed = killed
+
+    def setup(self, worker):
+        with suppress(FileExistsError):
+            self.killed.touch(exist_ok=False)
+            os._exit(1)
+
+
+def test_a_worker_that_dies_as_it_hears_of_a_run_takes_none_of_the_others_along(tmp_path):
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        make_known(client, KillsOnce(tmp_path / "killed"))
+        client.wait_for_workers(2, timeout=60)
+
+        assert (tmp_path / "killed").exists()
+        assert all(client.run(lambda dask_worker: "kills-once" in dask_worker.plugins).values())

@@ -34,7 +34,12 @@ logger = logging.getLogger(__name__)
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """True where SQLite says that its file is damaged, or no database, or lacks a table that it must have."""
+    """True where SQLite says that its file is damaged, or no database, or lacks a table that it must have.
+
+    Its message may quote damaged bytes, which Python's sqlite3 fails to decode: that is all there is to be had of it.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return True
     if not isinstance(error, sqlite3.Error):
         return False
     code = getattr(error, "sqlite_errorcode", None)
@@ -117,7 +122,7 @@ def _lacks_header(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             connection.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB
     return False
 
@@ -168,7 +173,7 @@ def _read_whole(path: Path, table: str, columns: tuple[str, ...]) -> Iterator[tu
                     if (row := _check(table, values)) is not None:
                         last = rowid
                         yield row
-            except sqlite3.Error:
+            except (sqlite3.Error, UnicodeDecodeError):
                 if last is not None and last >= start:
                     start, jump = last + 1, 1
                 else:

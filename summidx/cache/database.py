@@ -1,6 +1,7 @@
 """The database of a cache: how it is opened, transactions, and what happens when it fails."""
 
 import logging
+import shutil
 import sqlite3
 import threading
 import time
@@ -29,6 +30,9 @@ _RUN_AGAIN = frozenset({"40001", "40P01"})
 """PostgreSQL's SQLSTATE of a transaction that can simply be run again: serialisation failure, deadlock."""
 
 _WRITES = "summidx_writes"
+
+ROOM = 2**20
+"""Bytes. Where fewer are free, a write of the cache may fail for want of room."""
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +155,7 @@ class Database:
                     connection.execution_options(**{_WRITES: writes})
                     with connection.begin():
                         return work(connection)
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, UnicodeDecodeError) as error:
                 if tried == MAX_TRIES or not self._mend(error, opened, tried):
                     raise CacheError(self._explain(error)) from error
 
@@ -210,9 +214,9 @@ class Database:
                 f"{error.name} is not installed, and {self.url.drivername} needs it: pip install 'summidx[postgres]'"
             ) from None
 
-    def _mend(self, error: SQLAlchemyError, opened: _Opened, tried: int) -> bool:
+    def _mend(self, error: SQLAlchemyError | UnicodeDecodeError, opened: _Opened, tried: int) -> bool:
         """True where the transaction can be tried again now."""
-        original = error.orig if isinstance(error, DBAPIError) else None
+        original = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(original, Moved):
             return True
         if is_damage(original) and not self.read_only:
@@ -220,7 +224,7 @@ class Database:
                 with self._opening:
                     replace_damaged(opened.file, _first_line(original))
                     self._forget(opened)
-            except (OSError, sqlite3.Error, SQLAlchemyError) as failure:
+            except (OSError, UnicodeDecodeError, sqlite3.Error, SQLAlchemyError) as failure:
                 logger.warning("the damaged cache %s could not be replaced: %s", self.path, failure)
                 return False
             return True
@@ -244,11 +248,11 @@ class Database:
                     return work(connection)
                 finally:
                     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        except (SQLAlchemyError, sqlite3.Error, CacheError) as error:
+        except (SQLAlchemyError, UnicodeDecodeError, sqlite3.Error, CacheError) as error:
             logger.debug("%s is left as it is: %s", self.path, error)  # whoever comes next does it
             return False
 
-    def _explain(self, error: SQLAlchemyError) -> str:
+    def _explain(self, error: SQLAlchemyError | UnicodeDecodeError) -> str:
         """One line: what was wrong, and what to do."""
         original = getattr(error, "orig", None)
         what = _first_line(original or error)
@@ -256,11 +260,18 @@ class Database:
             advice = "move the file away (a new one is made; what was cached is then paid for again)"
         elif "locked" in what:
             advice = f"another process held it for {BUSY_TIMEOUT_MS // 1000} s; use PostgreSQL for many writers"
-        elif "full" in what:
-            advice = "free some space; what was cached so far is kept"
+        elif "full" in what or ("I/O" in what and self._is_disk_full()):
+            advice = "the disk is full: free some space; what was cached so far is kept"
         else:
             advice = "check that it can be reached and written (setting `cache.url`)"
         return f"the cache {self.shown} failed: {what}; {advice}"
+
+    def _is_disk_full(self) -> bool:
+        """SQLite says `disk I/O error` where there is no room for its log or for the index of that."""
+        try:
+            return self.is_sqlite and shutil.disk_usage(self.path.parent).free < ROOM
+        except OSError:
+            return False
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -27,6 +27,7 @@ from summidx.store.lance import (
     WORDS,
     add_vector_index,
     describe_fault,
+    faults_of,
     first_line,
     index_words,
     open_tables,
@@ -235,10 +236,8 @@ class SegmentTable:
         asked = sorted({without_surrogates(word) for word in words})
         if not asked:
             return {}
-        try:
+        with faults_of(self.address):
             found = self._words.search().where(col("word").isin(asked)).limit(len(asked)).to_arrow().to_pylist()
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
         return {row["word"]: FleetFrequency(row["rows"], row["documents"], row["code_documents"]) for row in found}
 
     def bm25(
@@ -259,8 +258,9 @@ class SegmentTable:
 
     def _read(self, query: LanceQueryBuilder, repos: Sequence[str] | None) -> list[FleetMatch]:
         condition: Expr | None = None if repos is None else col("repo").isin([escape_name(name) for name in repos])
-        try:
+        with faults_of(self.address):
             found = (query if condition is None else query.where(condition)).to_arrow().to_pylist()
+        try:
             return [
                 FleetMatch(
                     unescape_name(row["repo"]),
@@ -270,7 +270,7 @@ class SegmentTable:
                 )
                 for row in found
             ]
-        except (RuntimeError, OSError, ValueError, UsageError) as error:
+        except UsageError as error:  # no name that was ever written
             raise describe_fault(self.address, error) from error
 
 

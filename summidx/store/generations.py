@@ -25,7 +25,7 @@ from summidx.index_uri import is_uri, parse_bucket_uri
 from summidx.records import Manifest, Skip, SkipReason, Status, count_where
 from summidx.store.current import read_manifest, render_manifest
 from summidx.store.folder import FolderFiles, FolderPlace
-from summidx.store.inventory import inspect, read_inventory
+from summidx.store.inventory import find_changed_metadata, inspect, read_inventory
 from summidx.store.names import without_surrogates
 from summidx.store.place import Files, IndexPlace, Place, StoredGeneration
 from summidx.store.sealed import is_sealed
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 TABLE_METADATA = "documents.lance/_versions"
 """LanceDB opens a table by what is here: the files of its data, the rows in each, its indexes."""
+METADATA = (TABLE_METADATA, "words.lance/_versions")
 
 logger = logging.getLogger(__name__)
 K = TypeVar("K")
@@ -225,12 +226,10 @@ class IndexRoot:
             UnknownIndex: there is none; the message names what there is.
             StoreError: it is damaged.
         """
-        from summidx.store.tables import IndexTable
-
         manifest = self.require_manifest(name)
         while True:
             try:
-                return PublishedIndex(name, manifest, IndexTable(self.files(name, manifest).table))
+                return self._open(name, manifest)
             except StorageUnavailable:
                 raise
             except StoreError:
@@ -239,6 +238,16 @@ class IndexRoot:
                 if latest.publish_id == manifest.publish_id:
                     raise
                 manifest = latest
+
+    def _open(self, name: str, manifest: Manifest) -> PublishedIndex:
+        from summidx.store.tables import IndexTable
+
+        files = self.files(name, manifest)
+        # A store of objects has digests of its own.
+        fault = "" if files.table.options else find_changed_metadata(files, METADATA)
+        if fault:
+            raise StoreError(f"the index in {files.table.uri} is damaged ({fault}): build it again")
+        return PublishedIndex(name, manifest, IndexTable(files.table))
 
     def read_skips(self, name: str, manifest: Manifest) -> tuple[Skip, ...]:
         """What was passed over when this generation was built.

@@ -9,7 +9,7 @@ verifies the index afterwards; it lies in the generation that it is about, and g
 again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,23 @@ def inspect(files: Files, metadata: str = "") -> Inspection:
             return Inspection(fault)
     is_known = all(record is not None and record.sha256 for record in looked_at.values())
     return Inspection(has_same_table=bool(looked_at) and is_known)
+
+
+def find_changed_metadata(files: Files, folders: Sequence[str]) -> str:
+    """What has changed of the files that tell what a generation's tables are made of, or "".
+
+    For whoever is about to open them: LanceDB panics on some changes there. Nothing else is looked at.
+
+    Args:
+        files: of the generation.
+        folders: among them, with such files.
+    """
+    try:
+        records = read_inventory(files)
+    except (OSError, ValueError):  # that is for `inspect` to say
+        return ""
+    wanted = {name: each for name, each in records.items() if name.startswith(tuple(f"{each}/" for each in folders))}
+    return next(filter(None, (_find_change(files, name, record) for name, record in wanted.items())), "")
 
 
 def find_changed_files(files: Files) -> Iterator[str]:

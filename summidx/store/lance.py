@@ -1,7 +1,8 @@
 """What the tables of an index and of the fleet have in common: names, indexes, queries, faults."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -48,6 +49,10 @@ _OF_STORAGE = re.compile(r"Generic S3 error|store: \"S3\"|Failed to get AWS cred
 """LanceDB's errors have no types of their own: what its client of object storage says is no damage of the index."""
 
 
+PANICS = frozenset({"RustPanic", "PanicException"})
+"""Some damage ends in one. Their types cannot be imported."""
+
+
 def describe_fault(address: TableAddress, error: Exception) -> StoreError:
     """What LanceDB says of a table, as one of our errors: damage, or object storage that does not answer."""
     if address.options and _OF_STORAGE.search(str(error)):
@@ -56,6 +61,19 @@ def describe_fault(address: TableAddress, error: Exception) -> StoreError:
             f"{describe_refusal(str(error))}"
         )
     return StoreError(f"the index in {address.uri} is damaged ({first_line(error)}): build it again")
+
+
+@contextmanager
+def faults_of(address: TableAddress) -> Iterator[None]:
+    """What LanceDB raises in this block, as one of our errors (`describe_fault`)."""
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError) as error:
+        raise describe_fault(address, error) from error
+    except BaseException as error:
+        if type(error).__name__ not in PANICS:
+            raise
+        raise describe_fault(address, RuntimeError("it makes LanceDB panic")) from None
 
 
 def open_tables(address: TableAddress) -> tuple[DBConnection, Table]:
@@ -67,11 +85,9 @@ def open_tables(address: TableAddress) -> tuple[DBConnection, Table]:
     uri = address.uri
     if isinstance(uri, Path) and not (uri / f"{DOCUMENTS}.lance").is_dir():  # connecting would make the folder
         raise StoreError(f"{uri} holds no table: the index is damaged, build it again")
-    try:
+    with faults_of(address):
         database = lancedb.connect(uri, storage_options=dict(address.options) or None)
         return database, database.open_table(DOCUMENTS)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise describe_fault(address, error) from error
 
 
 def index_words(table: Table) -> None:

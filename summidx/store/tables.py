@@ -29,7 +29,7 @@ from summidx.store.lance import (
     DOCUMENTS,
     WORDS,
     add_vector_index,
-    describe_fault,
+    faults_of,
     first_line,
     index_words,
     open_tables,
@@ -187,21 +187,17 @@ class IndexTable:
 
     def count(self) -> int:
         """Number of rows."""
-        try:
+        with faults_of(self.address):
             return int(self._table.count_rows())
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
 
     def read_whole(self) -> None:
         """Read every row of both tables, vectors included, and ask the index of words once."""
-        try:
+        with faults_of(self.address):
             for table in (self._table, self._words):
                 table.to_arrow().validate(full=True)
             rows = self._table.search().select(["vector"]).limit(max(1, self.count())).to_arrow()
             values = rows.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
             words = self._words.search().limit(1).to_arrow().to_pylist()
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
         if not np.isfinite(values).all():
             raise StoreError(f"the index in {self.address.uri} is damaged (a vector holds no numbers): build it again")
         if not all(self.bm25([(row["word"], 1.0)], 1) for row in words):
@@ -236,10 +232,8 @@ class IndexTable:
         for start in range(0, self.count(), rows_per_batch):
             end = min(start + rows_per_batch, self.count())
             query = self._table.search().where((col("row") >= lit(start)) & (col("row") < lit(end)))
-            try:
+            with faults_of(self.address):
                 found = query.select(["row", *columns]).limit(rows_per_batch).to_arrow().sort_by("row")
-            except (RuntimeError, OSError, ValueError) as error:
-                raise describe_fault(self.address, error) from error
             if found.column("row").to_pylist() != list(range(start, end)):
                 raise StoreError(f"the index in {self.address.uri} is damaged (rows are missing): build it again")
             yield from found.select(columns).combine_chunks().to_batches()
@@ -269,11 +263,9 @@ class IndexTable:
                 cosines = _cosines(held.vectors[wanted], vector).tolist()
         else:
             columns = ["row", *_SEARCHED_COLUMNS, *(["vector"] if vector is not None else [])]
-            try:
+            with faults_of(self.address):
                 # one writer wrote all rows at once, and none is ever deleted: a row's number is its offset
                 found = self._table.take_offsets(wanted).select(columns).to_arrow()
-            except (RuntimeError, OSError, ValueError) as error:
-                raise describe_fault(self.address, error) from error
             if vector is not None:
                 values = found.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
                 cosines = _cosines(values.reshape(-1, self.dim), vector).tolist()
@@ -289,10 +281,8 @@ class IndexTable:
     @cached_property
     def code_documents(self) -> int:
         """Number of rows that are neither tests nor secondary (`Document.is_secondary`), counted once."""
-        try:
+        with faults_of(self.address):
             return int(self._table.count_rows("NOT is_test AND NOT is_secondary"))
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
 
     @cached_property
     def average_words(self) -> float:
@@ -312,11 +302,9 @@ class IndexTable:
             held = self._held_words
             rows = held.filter(pc.is_in(held.column("word"), value_set=pa.array(asked, pa.string()))).to_pylist()
         else:
-            try:
+            with faults_of(self.address):
                 query = self._words.search().where(col("word").isin(asked)).limit(len(asked))
                 rows = _with_code_documents(query.to_arrow()).to_pylist()
-            except (RuntimeError, OSError, ValueError) as error:
-                raise describe_fault(self.address, error) from error
         return {row["word"]: Frequency(row["documents"], row["code_documents"]) for row in rows}
 
     def _is_held(self) -> bool:
@@ -334,23 +322,19 @@ class IndexTable:
 
     def _scan(self) -> "_Held":
         query = self._table.search().select(["row", *_SEARCHED_COLUMNS, "vector"]).limit(max(1, self.count()))
-        try:
+        with faults_of(self.address):
             found = query.to_arrow()
             rows = found.column("row").to_numpy()
             if (np.diff(rows) < 0).any():
                 found = found.sort_by("row")
             values = found.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
         levels = np.array(found.column("level").to_pylist(), object)
         return _Held(found.drop_columns(["vector"]).combine_chunks(), values.reshape(-1, self.dim), levels)
 
     def read_words(self) -> pa.Table:
         """Of each word how many documents hold it, and how many of those of code: `word`, `documents`, ..."""
-        try:
+        with faults_of(self.address):
             return _with_code_documents(self._words.to_arrow())
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
 
     def read_outer(self) -> OuterRows:
         """The files, directories and the repository; one row more for what has no file's row (`--levels`)."""
@@ -390,17 +374,13 @@ class IndexTable:
 
     def _read_rows(self, columns: Sequence[str], condition: Expr | None) -> list[dict[str, Any]]:
         query = self._table.search().select(list(columns)).limit(max(1, self.count()))
-        try:
+        with faults_of(self.address):
             return list((query if condition is None else query.where(condition)).to_arrow().to_pylist())
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
 
     def _read_vectors(self, levels: Iterable[str] | None) -> dict[int, npt.NDArray[np.float32]]:
         query = self._table.search().select(["row", "vector"]).limit(max(1, self.count()))
-        try:
+        with faults_of(self.address):
             found = (query if levels is None else query.where(col("level").isin(sorted(levels)))).to_arrow()
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
         values = found.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return dict(zip(found.column("row").to_pylist(), values.reshape(-1, self.dim), strict=True))
 
@@ -416,19 +396,15 @@ class IndexTable:
             mask = pc.and_(mask, pc.is_in(held.column("level"), value_set=pa.array(among, pa.string())))
             return list(held.column("row").filter(mask).to_pylist())
         condition = col(column).isin(wanted) & col("level").isin(among)
-        try:
+        with faults_of(self.address):
             found = self._table.search().where(condition).select(["row"]).limit(max(1, self.count())).to_arrow()
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
         return sorted(found.column("row").to_pylist())
 
     def paths(self, levels: Iterable[Level]) -> list[str]:
         """The paths of documents of some levels, each once, in the writer's order."""
         condition = col("level").isin([level.value for level in levels])
-        try:
+        with faults_of(self.address):
             found = self._table.search().where(condition).select(["row", "path"]).limit(max(1, self.count())).to_arrow()
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
         return list(dict.fromkeys(found.sort_by("row").column("path").to_pylist()))
 
     def bm25(
@@ -518,20 +494,16 @@ class IndexTable:
         return int(held + (words.nbytes if words is not None else 0))
 
     def _read_scores(self, query: LanceQueryBuilder, condition: Expr | None, column: str) -> list[tuple[int, float]]:
-        try:
+        with faults_of(self.address):
             found = (query if condition is None else query.where(condition)).to_arrow().to_pylist()
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
         return [(row["row"], row[column]) for row in found]
 
     def _read_documents(self, query: LanceQueryBuilder, condition: Expr | None) -> Iterator[tuple[int, Document]]:
-        try:
+        with faults_of(self.address):
             batches = (query if condition is None else query.where(condition)).to_arrow().to_batches()
             for batch in batches:
                 for row in batch.to_pylist():
                     yield row.pop("row"), _build_document(row)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise describe_fault(self.address, error) from error
 
 
 def _cosines(values: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

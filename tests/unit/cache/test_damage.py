@@ -54,6 +54,12 @@ def page_of(path: Path, needle: bytes) -> int:
     return path.read_bytes().index(needle) // 4096 * 4096
 
 
+def garble_schema(path: Path) -> None:
+    """Put what is no UTF-8 into the schema: SQLite quotes it in its message."""
+    at = path.read_bytes().index(b"CREATE TABLE summaries")
+    overwrite(path, at + len(b"CREATE"), b"\xa0")
+
+
 def damage_leaf(path: Path) -> None:
     """Overwrite the head of one page in the middle of the summaries."""
     overwrite(path, page_of(path, (keys()[N // 2] * 10).encode()), b"\xff" * 200)
@@ -64,6 +70,7 @@ DAMAGE = {
     "no database": lambda path: path.write_text("no database at all\n" * 1000),
     "all but the first page": lambda path: overwrite(path, 4096, b"\xff" * (path.stat().st_size - 4096)),
     "a page in the middle": damage_leaf,
+    "no text in the schema": garble_schema,
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
     "truncated within a page": lambda path: os.truncate(path, path.stat().st_size // 2 + 100),
     "truncated to one page": lambda path: os.truncate(path, 4096),

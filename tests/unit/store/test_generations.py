@@ -16,6 +16,7 @@ from summidx.errors import Stopped, StoreError, UnknownIndex
 from summidx.records import Skip, SkipReason, Status
 from summidx.stop import Stop
 from summidx.store.generations import IndexRoot
+from summidx.store.lance import faults_of
 from summidx.store.tables import IndexTable
 
 
@@ -40,6 +41,28 @@ def test_a_published_index_reads_back_as_it_was_written(root, document, vectors,
     assert root.names() == ["repo"]
     assert root.read_skips("repo", opened.manifest) == (skips[0], Skip(r"odd\udcff", SkipReason.BAD_NAME, "no UTF-8"))
     assert leftovers(root) == []
+
+
+@pytest.mark.parametrize("table", ["documents", "words"])
+def test_changed_metadata_of_a_table_is_seen_before_lancedb_reads_it(root, publish, table):
+    assert publish()
+    (versions,) = root.path.rglob(f"{table}.lance/_versions")
+    for path in versions.iterdir():
+        path.write_bytes(path.read_bytes()[:-20] + b"\xff" * 20)
+    with pytest.raises(StoreError, match=rf"{table}.lance/_versions/.* is not as it was written\): build it again"):
+        root.open("repo")
+
+
+def test_a_panic_of_lancedb_is_damage(root, publish):
+    class RustPanic(BaseException):
+        """As it is, of a type that nobody can import."""
+
+    assert publish()
+    table = root.open("repo").table
+    with pytest.raises(StoreError, match="damaged"), faults_of(table.address):
+        raise RustPanic("rust future panicked: unknown error")
+    with pytest.raises(KeyboardInterrupt), faults_of(table.address):
+        raise KeyboardInterrupt
 
 
 def test_names_that_are_no_safe_folder_come_back_and_strangers_are_passed_over(root, publish):

@@ -1,5 +1,6 @@
 """A terminal that a command runs in, with a screen that can be read while it runs."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -35,6 +36,7 @@ def run_in_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     screen = pyte.HistoryScreen(columns, rows, history=10_000, ratio=0.5)
     stream = pyte.Stream(screen)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a read may end in the middle of a character
     shown = Screens()
     terminal = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONIOENCODING": "utf-8"}
     process = subprocess.Popen(
@@ -48,8 +50,9 @@ def run_in_terminal(
                 data = os.read(ours, 65_536)
             except OSError:  # the last who had it open has closed it
                 break
-            shown.raw += data.decode("utf-8", "replace")
-            stream.feed(data.decode("utf-8", "replace"))
+            text = decoder.decode(data)
+            shown.raw += text
+            stream.feed(text)
             shown.frames.append("\n".join(screen.display))
         shown.code = process.wait(30)
     finally:

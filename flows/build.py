@@ -48,7 +48,7 @@ from flows.repositories import INTERRUPTED, build_repositories
 from flows.results import results_folder
 from flows.resume import LastRun, find_resumed, plan_resumed
 from flows.runner import IndexTaskRunner
-from flows.signals import take_signals
+from flows.signals import take_signals, undisguised
 from flows.sweep import announce, find_death, forget_death, sweep, withdraw
 from summidx.errors import StoreError
 from summidx.escaping import escape_line
@@ -172,7 +172,12 @@ def summary_index(  # noqa: PLR0913 - the fields of the form
     run_id = str(context.flow_run.id)
     request, last = _resolve(asked_for, run_id)
     settings = request.settings(from_api=context.flow_run.deployment_id is not None)
-    with following() as live, prefect_api() as api_url, log_file(settings.log_dir, f"run-{run_id[:8]}") as log:
+    with (
+        undisguised(),
+        following() as live,
+        prefect_api() as api_url,
+        log_file(settings.log_dir, f"run-{run_id[:8]}") as log,
+    ):
         in_process = is_in_process(settings.cluster)
         announce(settings.log_dir, context.flow_run, in_process=in_process)
         take_signals(partial(copy_context().run, crash_run, context.flow_run.id, INTERRUPTED))

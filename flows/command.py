@@ -103,8 +103,12 @@ def main() -> NoReturn:
     except SystemExit as ended:
         code = int(ended.code or 0)
     except Exception as error:  # the last resort: one line, where a traceback would say less
-        _say(f"error: the run failed: {type(error).__name__}: {error}; please report it")
-        code = FAILED
+        if watch.raised:  # outside of the flow, in whose records nobody has said so
+            watch.say_last_words()
+            code = 128 + watch.raised
+        else:
+            _say(f"error: the run failed: {type(error).__name__}: {error}; please report it")
+            code = FAILED
     watch.absorb()
     if code in INTERRUPTED:  # Typer makes 130 of a KeyboardInterrupt
         _say("interrupted: what is finished is kept, and the same command goes on from here")

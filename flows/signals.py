@@ -5,8 +5,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from flows.capture import release
@@ -30,7 +30,9 @@ class SignalWatch:
         self.signal = 0
         self.last_words: Callable[[], object] | None = None
         """Called before the process is ended hard; it has `LAST_WORDS_S`."""
-        self._is_raised = False
+        self.raised = 0
+        """The signal for which it has raised."""
+        self._is_absorbed = False
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
@@ -49,18 +51,30 @@ class SignalWatch:
 
         As it does so, Python takes its handlers away: one that a signal ended ignores all others to its last moment.
         """
-        if self._is_raised:
+        if self.raised:
             for number in self._caught:
                 signal.signal(number, signal.SIG_IGN)
-        self._is_raised = True
+        self._is_absorbed = True
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
-        if self._is_raised:
+        if self.raised or self._is_absorbed:
             return
-        self._is_raised = True
-        if number == signal.SIGINT:
+        self.raised = number
+        self.raise_again()
+
+    def raise_again(self) -> None:
+        """Raise what the first signal has raised, if one came."""
+        if self.raised == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + number)
+        if self.raised:
+            raise SystemExit(128 + self.raised)
+
+    def say_last_words(self) -> None:
+        """Leave word of a run that does not end by itself; in the time that this may take."""
+        if self.last_words is not None:
+            speaking = threading.Thread(target=_quietly, args=(self.last_words,), daemon=True)
+            speaking.start()
+            speaking.join(LAST_WORDS_S)
 
     def _watch(self) -> None:
         while not self.signal:
@@ -68,10 +82,7 @@ class SignalWatch:
             if received in self._caught:
                 self.signal = received
         threading.Event().wait(GRACE_S)  # a process that has ended by then takes this thread along
-        if self.last_words is not None:
-            speaking = threading.Thread(target=_quietly, args=(self.last_words,), daemon=True)
-            speaking.start()
-            speaking.join(LAST_WORDS_S)
+        self.say_last_words()
         release()  # the terminal, if a display holds it
         sys.stderr.write("error: the run did not end in time and is ended now; what is finished is kept\n")
         sys.stderr.flush()
@@ -97,6 +108,20 @@ def take_signals(last_words: Callable[[], object]) -> None:
     if _watch is not None and threading.current_thread() is threading.main_thread():
         _watch.take()
         _watch.last_words = last_words
+
+
+@contextmanager
+def undisguised() -> Iterator[None]:
+    """What a signal has raised in this block leaves it as that, whatever it was made into on its way.
+
+    C code that had called Python as the signal came may say in an error of its own that the call failed: pydantic does.
+    """
+    try:
+        yield
+    except Exception:
+        if _watch is not None:
+            _watch.raise_again()
+        raise
 
 
 def _quietly(what: Callable[[], object]) -> None:

@@ -135,7 +135,9 @@ def test_a_run_before_anybody_looked_neither_dies_nor_makes_it_worse(refs, setti
         )
         assert done.returncode in (0, 1), done.stderr
         assert "Traceback" not in done.stderr
-        assert "panicked" not in done.stderr
+        assert "please report it" not in done.stderr
+        if "panicked" in done.stderr:  # LanceDB says so itself; we say what that means, and go on with the others
+            assert "is damaged (it makes LanceDB panic): build it again" in done.stderr
         build(refs, settings)
         doctor(settings)
         build(refs, settings)

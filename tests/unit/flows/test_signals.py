@@ -96,3 +96,31 @@ sys.exit(code)
             process.send_signal(number)
     assert said[-1] == "last\n"
     assert process.returncode == 130
+
+
+WRAPPED = """
+import signal, sys, time
+from pydantic import BaseModel, model_serializer
+from flows import signals
+
+class Slow(BaseModel):
+    @model_serializer
+    def dump(self):
+        print("up", flush=True)
+        time.sleep(60)
+
+watch = signals.watch_signals()
+try:
+    with signals.undisguised():
+        Slow().model_dump()
+except BaseException as error:
+    print(type(error).__name__, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "SystemExit")])
+def test_a_signal_that_comes_as_c_code_calls_python_is_not_taken_for_an_error(number, raised):
+    with subprocess.Popen([sys.executable, "-c", WRAPPED], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(number)
+        assert process.stdout.read() == f"{raised}\n"

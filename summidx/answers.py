@@ -49,11 +49,16 @@ class GroupedCall(Generic[A, R]):
         self._executor = executor
         self._delay_s = delay_s
         self._waiting: dict[str, tuple[A, asyncio.Future[R | None]]] = {}
+        self._due = 0.0
+        """When what waits is handed over, on the loop's clock."""
         self._pump: asyncio.Task[None] | None = None
 
     async def submit(self, key: str, item: A) -> R | None:
         """The call's result for `key`, or None where it has none. A key waits at most once at a time."""
-        future: asyncio.Future[R | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R | None] = loop.create_future()
+        if not self._waiting:
+            self._due = loop.time() + self._delay_s
         self._waiting[key] = (item, future)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run())
@@ -67,7 +72,7 @@ class GroupedCall(Generic[A, R]):
 
     async def _run(self) -> None:
         while self._waiting:
-            await asyncio.sleep(self._delay_s)
+            await asyncio.sleep(max(0.0, self._due - asyncio.get_running_loop().time()))
             group, self._waiting = self._waiting, {}
             group = {key: waiting for key, waiting in group.items() if not waiting[1].done()}
             if not group:  # all were cancelled

@@ -1,12 +1,13 @@
 """Each question is asked once, and what was paid for is kept."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from summidx import answers as module
-from summidx.answers import Answers
+from summidx.answers import Answers, GroupedCall
 from summidx.cache import Cache
 from summidx.errors import CacheError
 from summidx.records import Origin, Status, Summary
@@ -179,3 +180,35 @@ def test_a_degraded_answer_is_asked_for_again_once_over_all_processes(cache, tmp
 
     assert asyncio.run(asyncio.wait_for(main(), 30)) == {"extract by one"}
     assert asked == ["one"]
+
+
+def test_what_came_while_a_group_was_written_is_written_right_after_it(monkeypatch):
+    slept, groups, release = [], [], threading.Event()
+    sleep = asyncio.sleep
+
+    async def note_sleep(seconds):
+        slept.append(seconds)
+        await sleep(seconds)
+
+    def write(items):
+        groups.append(set(items))
+        release.wait(10)
+        return {}
+
+    async def run():
+        with ThreadPoolExecutor(1) as executor:
+            calls = GroupedCall(write, executor, 0.05)
+            first = asyncio.create_task(calls.submit("a", 1))
+            while not groups:
+                await sleep(0.01)
+            later = [asyncio.create_task(calls.submit(key, 1)) for key in "bc"]
+            await sleep(0.1)
+            release.set()
+            await asyncio.gather(first, *later)
+
+    monkeypatch.setattr("summidx.answers.asyncio.sleep", note_sleep)
+    asyncio.run(run())
+
+    assert groups == [{"a"}, {"b", "c"}]
+    assert 0 < slept[0] <= 0.05
+    assert slept[1] == 0

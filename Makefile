@@ -11,6 +11,8 @@ CHAOS ?= short
 # Half of the short form waits, for an API that is away and for what dies by itself; the long one has limits in time to keep.
 CHAOS_PROCESSES ?= $(if $(filter long,$(CHAOS)),0,3)
 
+CHAOS_OPTIONS ?=
+
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 VLLM := .venv-vllm/bin/python
@@ -41,7 +43,7 @@ test: $(INSTALLED) ## run the tests that need neither GPU nor vLLM
 
 chaos: export CHAOS := $(CHAOS)
 chaos: $(INSTALLED) ## inject faults into builds of many repositories, and compare with a build without any (CHAOS=long: more)
-	$(BIN)/python -m pytest -n $(CHAOS_PROCESSES) --dist loadfile -m chaos --durations=0 --durations-min=1
+	$(BIN)/python -m pytest -n $(CHAOS_PROCESSES) --dist loadfile -m chaos --durations=0 --durations-min=1 $(CHAOS_OPTIONS)
 
 check: $(INSTALLED) ## check format, lint, types and import rules
 	$(BIN)/ruff format --check .

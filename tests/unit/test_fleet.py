@@ -10,7 +10,8 @@ from fleet import find_differences, make_fleet
 
 from summidx.engine import Engine
 from summidx.pipeline import index_repo
-from summidx.records import PinnedRepo
+from summidx.plan import make_plan
+from summidx.records import RepoRef
 from summidx.settings import load_settings
 from summidx.store.generations import IndexRoot
 
@@ -22,8 +23,9 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fleet = make_fleet(root / "fleet", generated=1, functions=4, real=0)
     settings = load_settings({"index_root": str(root / "index"), "embedding": {"model": "hashing"}})
     with closing(Engine(settings)) as engine:
-        for name, source in fleet.sources.items():
-            index_repo(PinnedRepo(name, str(source), "", "", "first"), engine)
+        refs = [RepoRef(name, str(source)) for name, source in fleet.sources.items()]
+        for planned in make_plan(refs, settings).repos:
+            index_repo(planned.pin, engine)
     return root / "index"
 
 

@@ -219,7 +219,7 @@ class Database:
         original = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(original, Moved):
             return True
-        if is_damage(original) and not self.read_only:
+        if self.is_sqlite and is_damage(original) and not self.read_only:
             try:
                 with self._opening:
                     replace_damaged(opened.file, _first_line(original))

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.prefect_api import answer_to
+
 CHECKOUT = Path(__file__).parents[1]
 
 
@@ -75,8 +77,7 @@ class Site:
     def ask(self, path: str, body: object = None) -> object:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
+        return answer_to(request)
 
     def wait_until_up(self) -> None:
         deadline = time.monotonic() + 120

@@ -21,6 +21,22 @@ PAGE = 200
 UP_WITHIN_S = 120
 
 
+def answer_to(request: urllib.request.Request) -> Any:
+    """What the API answers.
+
+    A busy server on SQLite says 503 where its database is locked; it is asked again, as Prefect's own client does.
+    """
+    deadline = time.monotonic() + UP_WITHIN_S
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
 @dataclass(frozen=True)
 class Api:
     """A Prefect API."""
@@ -31,15 +47,7 @@ class Api:
         request = urllib.request.Request(
             f"{self.url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        deadline = time.monotonic() + UP_WITHIN_S
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=60) as response:
-                    return json.load(response)
-            except urllib.error.HTTPError as error:  # a server on SQLite that is busy: the database is locked
-                if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
+        return answer_to(request)
 
     def delete(self, path: str) -> None:
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}{path}", method="DELETE"), timeout=60):

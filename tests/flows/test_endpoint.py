@@ -101,9 +101,8 @@ def test_a_server_that_is_away_for_a_while_costs_nothing_but_time_and_is_told(
     ]
     logged = api.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [report["flow_run_id"]]}}, "limit": 200})
     assert {line.removeprefix("warning: ") for line in warnings} <= {entry["message"] for entry in logged}
-    logs = {log.name.split("-")[1]: log.read_text() for log in build.logs}
-    assert set(logs) == ({"run"} if processes == 1 else {"run", "worker"})
-    assert all("the LLM server answers nothing" in text for text in logs.values())
+    told = {log.name.split("-")[1] for log in build.logs if "the LLM server answers nothing" in log.read_text()}
+    assert told == ({"run"} if processes == 1 else {"run", "worker"})  # not by a worker that asked nothing meanwhile
     if processes > 1:
         assert len(build.logs) == 1 + processes
 

@@ -120,4 +120,8 @@ def running_api(environment: Mapping[str, str], log: Path) -> Iterator[Api]:
         yield Api(url)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:  # Prefect's own process, on a busy machine
+            process.kill()
+            process.wait()

@@ -588,8 +588,9 @@ def _rank(matches: Iterable[Match]) -> list[Match]:
 
 def _filter(levels: Iterable[Level] | None, rows: Sequence[int] | None) -> Expr | None:
     conditions = []
-    if levels is not None:
-        conditions.append(col("level").isin([Level(level).value for level in levels]))
+    wanted = None if levels is None else {Level(level) for level in levels}
+    if wanted is not None and wanted != set(Level):  # a condition on all costs a look at every row
+        conditions.append(col("level").isin(sorted(level.value for level in wanted)))
     if rows is not None:
         conditions.append(col("row").isin([int(row) for row in rows]))
     if not conditions:

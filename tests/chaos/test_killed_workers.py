@@ -27,7 +27,9 @@ def test_random_kills_cost_little_and_lose_nothing(
     in_flight = just_answered = 0
     for moment in sorted(rng.uniform(0.05, 0.6) * oracle.calls for _ in range(form.kills)):
         busy = []
-        assert run.wait_until(partial(_find_busy, run, llm, moment, busy)), "the run ended before all kills"
+        assert run.wait_until(partial(_are_answered, llm, moment)), "the run ended before all kills"
+        time.sleep(rng.uniform(0, LATENCY_S))  # answers come in waves: else each kill would follow upon one
+        assert run.wait_until(partial(_find_busy, run, llm, busy)), "the run ended before all kills"
         victim = rng.choice(busy)
         with_no_fuss(victim.suspend)  # so that what it has is what it loses
         ports, then = ports_of(victim), time.monotonic()
@@ -66,11 +68,14 @@ def test_random_kills_cost_little_and_lose_nothing(
     assert extra - in_flight <= (allowed if form.name == "long" else max(allowed, just_answered))
 
 
-def _find_busy(run, llm, moment, busy):
-    """Once so many calls are answered: workers with calls in flight, which have something to lose."""
-    if llm.calls - llm.in_flight >= moment:
-        found = [worker for worker in run.workers() if calls_of(worker, llm.ports)]
-        busy[:] = sorted(found, key=lambda worker: worker.pid)
+def _are_answered(llm, calls):
+    return llm.calls - llm.in_flight >= calls
+
+
+def _find_busy(run, llm, busy):
+    """Workers with calls in flight, which have something to lose."""
+    found = [worker for worker in run.workers() if calls_of(worker, llm.ports)]
+    busy[:] = sorted(found, key=lambda worker: worker.pid)
     return bool(busy)
 
 

@@ -16,6 +16,8 @@ from systemd_units import DEPLOYMENTS, Machine
 
 from flows.remote import scheduler_wanted
 from summidx.errors import UsageError
+from summidx.records import Level
+from summidx.store.generations import IndexRoot
 
 WAIT_S = 60
 CLIENT = "summidx-prefect-worker.service"
@@ -29,7 +31,7 @@ def make_certificates(folder):
 
 
 @pytest.fixture(scope="module")
-def machine(api, prefect_env, tmp_path_factory):
+def machine(api, prefect_env, _s3_server, tmp_path_factory):
     """This machine, with certificates, and an address for its scheduler."""
     folder = tmp_path_factory.mktemp("machine")
     make_certificates(folder / "etc" / "tls")
@@ -37,6 +39,7 @@ def machine(api, prefect_env, tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         address = f"tls://127.0.0.1:{probe.getsockname()[1]}"
     env_file = {"PREFECT_API_URL": api.url, "SUMMIDX_CLUSTER__SCHEDULER_ADDRESS": address}
+    env_file |= _s3_server.environment
     return Machine(folder / "home", folder / "etc", env_file, base=prefect_env)
 
 
@@ -153,6 +156,25 @@ def test_stop_reaches_the_remote_worker_which_then_builds_the_next_run(
     assert report["by_name"]["held"]["ending"] == "built", worker.log.read_text()
     assert remote.current("held")["counts"]
     assert worker.starts == 1, "it goes on over both runs"
+
+
+def test_a_remote_worker_publishes_to_object_storage(remote, worker, s3, _s3_server, make_repo, module, tmp_path):
+    names = ["a", "b"]
+    for name in names:
+        make_repo(tmp_path / "repos" / name, {f"{name}.py": module(name)})
+    remote.extra_env |= _s3_server.environment | {"XDG_CACHE_HOME": str(tmp_path / "local")}
+    remote.options = ("--embedding-model", "hashing", "--index-root", s3)
+
+    first = remote.report("--repos-root", tmp_path / "repos")
+    assert {name: each["ending"] for name, each in first["by_name"].items()} == dict.fromkeys(names, "built")
+    for name in names:
+        paths = [each.path for each in IndexRoot(s3).open(name).table.documents([Level.FILE])]
+        assert paths == [f"{name}.py"]
+    assert worker.starts == 1
+    assert not (remote.cwd / "index").exists()
+
+    again = remote.report("--repos-root", tmp_path / "repos")
+    assert {each["ending"] for each in again["repositories"]} == {"up_to_date"}
 
 
 def callers(port):

@@ -2,7 +2,10 @@
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +16,19 @@ from summidx.store.fleet_manifest import Entry, FleetManifest, Segment, parse_fl
 from summidx.store.fleet_tables import FleetFrequency, FleetMatch, SegmentTable
 from summidx.store.generations import IndexRoot
 
-PICKED = 20
-"""So many repositories are opened for a query at most, beside those that the fleet table does not know yet."""
+PICKED = 16
+"""So many repositories are opened for a query at most, beside those that the fleet table does not know yet. Each costs
+some 15 ms of CPU; benchmarks/README.md says what others hold."""
 
 WORDS_DEPTH = 400
 """So many of the best rows by words speak for their repositories."""
 
 VECTORS_DEPTH = 200
 """So many of the nearest by vectors do."""
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+_Search = Callable[[], list[FleetMatch]]
 
 PREFILTER_BELOW = 0.7
 """Where less of a segment than this may be picked, the others are left out before the search, else after it."""
@@ -47,9 +55,9 @@ class Fleet:
         self._tables: dict[str, SegmentTable] = {}
         self._lock = threading.Lock()
 
-    def frequencies(self, words: Sequence[str]) -> list[dict[str, FleetFrequency]]:
-        """How often each word is, in each segment."""
-        return [self._open(segment).frequencies(words) for segment in self._segments]
+    def frequencies(self, words: Sequence[str], run: Map = map) -> list[dict[str, FleetFrequency]]:
+        """How often each word is, in each segment. `run`: as for `pick`."""
+        return list(run(lambda segment: self._open(segment).frequencies(words), self._segments))
 
     def rarity(
         self, terms: Sequence[tuple[str, float]], found: Sequence[Mapping[str, FleetFrequency]]
@@ -64,6 +72,7 @@ class Fleet:
         found: Sequence[Mapping[str, FleetFrequency]],
         vector: npt.NDArray[np.float32] | None,
         members: Mapping[str, str],
+        run: Map = map,
     ) -> list[str]:
         """Names of the repositories that a query is about, the likeliest first.
 
@@ -72,10 +81,11 @@ class Fleet:
             found: `frequencies` of the words.
             vector: the query's; None where vectors do not count.
             members: publish id by name of the indexes that may be picked.
+            run: as `map`; that of an executor asks several segments at once.
         """
         rows = _sum_rows(found)
-        words: list[FleetMatch] = []
-        near: list[FleetMatch] = []
+        words: list[_Search] = []
+        near: list[_Search] = []
         for segment, part in zip(self._segments, found, strict=True):
             live = [name for name, publish_id in segment.members.items() if members.get(name) == publish_id]
             if not live:
@@ -83,12 +93,13 @@ class Fleet:
             only = live if len(live) < PREFILTER_BELOW * len(segment.members) else None
             table = self._open(segment)
             here = {word: each.rows for word, each in part.items()}
-            words += table.bm25(weigh_terms(terms, here, segment.rows, rows, self._rows), WORDS_DEPTH, repos=only)
+            weighed = weigh_terms(terms, here, segment.rows, rows, self._rows)
+            words.append(partial(table.bm25, weighed, WORDS_DEPTH, repos=only))
             if vector is not None and segment.dim == len(vector):
-                near += table.nearest(vector, VECTORS_DEPTH, repos=only)
-        words = _select(words, members, WORDS_DEPTH)
-        near = _select(near, members, VECTORS_DEPTH)
-        return rank_repositories(words, near)
+                near.append(partial(table.nearest, vector, VECTORS_DEPTH, repos=only))
+        matches = list(run(lambda search: search(), [*words, *near]))
+        by_words, by_vectors = chain(*matches[: len(words)]), chain(*matches[len(words) :])
+        return rank_repositories(_select(by_words, members, WORDS_DEPTH), _select(by_vectors, members, VECTORS_DEPTH))
 
     def _open(self, segment: Segment) -> SegmentTable:
         with self._lock:

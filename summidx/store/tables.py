@@ -41,6 +41,8 @@ from summidx.store.names import without_surrogates
 from summidx.store.place import TableAddress
 
 _ROWS_PER_BATCH = 10_000
+_ROWS_PER_FILE = 2**20
+"""LanceDB begins another file past so many (`max_rows_per_file`). In one file, its id of a row is the row's place."""
 _STRINGS = pa.list_(pa.string())
 _TYPES: Mapping[str, pa.DataType] = {
     "keywords": _STRINGS,
@@ -425,7 +427,7 @@ class IndexTable:
         """
         if not terms or k < 1:
             return []
-        query = search_words(self._table, terms).select(["row", "_score"]).limit(k)
+        query = search_words(self._table, terms).limit(k)
         return _rank(Match(row, score) for row, score in self._read_scores(query, _filter(levels, rows), "_score"))
 
     def find_words(
@@ -434,7 +436,7 @@ class IndexTable:
         """The same in half the time, with scores that are nearly right: to find what is then scored (`score_words`)."""
         if not terms or k < 1:
             return []
-        query = search_word_groups(self._table, terms).select(["row", "_score"]).limit(k)
+        query = search_word_groups(self._table, terms).limit(k)
         return _rank(Match(row, score) for row, score in self._read_scores(query, _filter(levels, None), "_score"))
 
     def nearest(
@@ -482,7 +484,7 @@ class IndexTable:
         *,
         exact: bool,
     ) -> list[Match]:
-        query = search_vectors(self._table, vector, exact=exact).select(["row", "_distance"]).limit(k)
+        query = search_vectors(self._table, vector, exact=exact).limit(k)
         distances = self._read_scores(query, _filter(levels, rows), "_distance")
         return _rank(Match(row, 1.0 - distance) for row, distance in distances)
 
@@ -494,9 +496,13 @@ class IndexTable:
         return int(held + (words.nbytes if words is not None else 0))
 
     def _read_scores(self, query: LanceQueryBuilder, condition: Expr | None, column: str) -> list[tuple[int, float]]:
+        """Rows and their scores. To read the column `row` as well takes as long as to find them."""
+        is_one_file = self.documents_total < _ROWS_PER_FILE
+        query = query.select([column]).with_row_id(True) if is_one_file else query.select(["row", column])
         with faults_of(self.address):
-            found = (query if condition is None else query.where(condition)).to_arrow().to_pylist()
-        return [(row["row"], row[column]) for row in found]
+            found = (query if condition is None else query.where(condition)).to_arrow()
+        rows = found.column("_rowid" if is_one_file else "row").to_pylist()
+        return list(zip(rows, found.column(column).to_pylist(), strict=True))
 
     def _read_documents(self, query: LanceQueryBuilder, condition: Expr | None) -> Iterator[tuple[int, Document]]:
         with faults_of(self.address):

@@ -158,11 +158,12 @@ def test_stop_reaches_the_remote_worker_which_then_builds_the_next_run(
     assert worker.starts == 1, "it goes on over both runs"
 
 
-def test_a_remote_worker_publishes_to_object_storage(remote, worker, s3, _s3_server, make_repo, module, tmp_path):
+def test_a_remote_worker_publishes_to_object_storage(remote, machine, worker, s3, make_repo, module, tmp_path):
     names = ["a", "b"]
     for name in names:
         make_repo(tmp_path / "repos" / name, {f"{name}.py": module(name)})
-    remote.extra_env |= _s3_server.environment | {"XDG_CACHE_HOME": str(tmp_path / "local")}
+    remote.extra_env |= {name: value for name, value in machine.env_file.items() if name.startswith("AWS_")}
+    remote.extra_env |= {"XDG_CACHE_HOME": str(tmp_path / "local")}
     remote.options = ("--embedding-model", "hashing", "--index-root", s3)
 
     first = remote.report("--repos-root", tmp_path / "repos")

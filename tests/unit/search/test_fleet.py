@@ -10,7 +10,7 @@ from summidx.embedding.hashing import HashingEmbedder
 from summidx.errors import UnknownIndex
 from summidx.search.fleet import PICKED, rank_repositories
 from summidx.search.ranking import Mode
-from summidx.search.searcher import Searcher
+from summidx.search.searcher import HELD_AFTER, HOLDS_PER_QUERY, Searcher
 from summidx.store.fleet import read_fleet, refresh_fleet
 from summidx.store.fleet_tables import FleetMatch
 
@@ -226,3 +226,16 @@ def test_two_refreshes_at_once_leave_one_good_table(root, many, searcher):
     assert searcher.search(f"{word(7)} requests")[0].repo == "repo-007"
     assert len(opened(searcher)) == PICKED
     assert not list(fleet_folder(root).glob("staging/*"))
+
+
+def test_what_a_fleet_table_picks_is_not_held_in_memory(root, many, searcher):
+    refresh_fleet(root)
+    for _ in range(HELD_AFTER + 2):
+        searcher.search("retry requests")
+    assert not any(each.table.hold for _, each in searcher._opened.values())
+    names = sorted(searcher._opened)[:5]
+    for wanted in (HOLDS_PER_QUERY, 2 * HOLDS_PER_QUERY, len(names)):
+        searcher.search("retry requests", repos=names)
+        held = {name for name, (_, each) in searcher._opened.items() if each.table.hold}
+        assert held <= set(names)
+        assert len(held) == wanted, "one query reads all of them"

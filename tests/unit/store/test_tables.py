@@ -242,3 +242,20 @@ def test_what_is_held_in_memory_answers_as_the_table_does(write, document, vecto
     table.hold = True
     assert ask() == before
     assert table.held_bytes > 0
+
+
+def test_a_table_of_several_files_finds_the_same_rows(write, document, vectors, monkeypatch):
+    known = vectors(50, 16)
+    table = write([document(f"{n}.py", search_text=f"word{n} retry") for n in range(50)], known)
+
+    def ask():
+        return (
+            table.find_words([("word7", 2.0), ("retry", 1.0)], 5),
+            table.bm25([("word7", 2.0), ("retry", 1.0)], 5, levels=[Level.FILE]),
+            table.nearest(known.values[3], 5),
+        )
+
+    in_one = ask()
+    assert [matches[0].row for matches in in_one] == [7, 7, 3]
+    monkeypatch.setattr(tables, "_ROWS_PER_FILE", 10)
+    assert ask() == in_one

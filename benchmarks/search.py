@@ -36,6 +36,7 @@ from benchmarks.search_corpus import (
     build_index,
     copy_index,
     load_pool,
+    original_id,
     publish_index,
     publish_number,
 )
@@ -221,14 +222,17 @@ def measure_agreement(folder: Path, queries: Sequence[str], mode: Mode, k: int =
             times.append(time.perf_counter() - start)
     finally:
         aside.rename(table)
-    found, first = [], []
+    found, first, same_code = [], [], []
     for some, best in zip(ours, exact, strict=True):
         names = {(each.repo, each.id) for each in some}
+        codes = {original_id(each.id) for each in some}
         found.append(len(names & {(each.repo, each.id) for each in best}) / max(1, len(best)))
         first.append(bool(best) and (best[0].repo, best[0].id) in names)
+        same_code += [original_id(each.id) in codes for each in best]
     return {
         "queries": len(queries),
         f"hits@{k}_found": round(float(np.mean(found)), 3),
+        f"hits@{k}_whose_code_is_found": round(float(np.mean(same_code)), 3),
         f"best_hit_in_first_{k}": round(float(np.mean(first)), 3),
         "all_indexes_ms": asdict(summarise(times)),
     }
@@ -355,7 +359,7 @@ def main() -> None:
     parser.add_argument("--distinct", type=int, help="make only so many, and copy these under other names")
     parser.add_argument("--changed", type=int, default=30, help="indexes published anew before a second refresh")
     parser.add_argument("--large", type=int, default=200_000, help="documents of the one large index")
-    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--queries", type=int, default=25)
     parser.add_argument("--compared", type=int, default=10, help="queries that a search of all indexes answers, too")
     parser.add_argument("--only", choices=["fleet", "large"])
     parser.add_argument("--keep-table", action="store_true", help="ask the fleet table that is there")

@@ -9,6 +9,7 @@ little.
 import os
 import pickle
 import random
+import re
 import shutil
 import uuid
 import zlib
@@ -125,6 +126,11 @@ def _place(document: Document, copy: str, rename: _Renaming) -> Document:
         called_by=(),
         search_text=" ".join([rename[word] for word in document.search_text.split()]),
     )
+
+
+def original_id(document_id: str) -> str:
+    """The id that a document of `build_index` has in its package: many indexes have copies of it."""
+    return re.sub(r"^[md]\d+/", "", document_id)
 
 
 def publish_index(

@@ -21,7 +21,7 @@ def refresh(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Write all of it anew, whatever is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Bring the table up to date from which a search over more than 20 repositories learns which of them to open.
+    """Bring the table up to date from which a search over more than 16 repositories learns which of them to open.
 
     Every run that publishes an index does so at its end. It holds nothing that the indexes do not: it can be deleted,
     and a search is right without it, only slower.

@@ -212,7 +212,7 @@ def score_words(text: str, weights: Mapping[str, float], average_words: float) -
         average_words: mean number of words of the documents of its index.
     """
     words = text.split()
-    counts = Counter(word for word in words if word in weights)
+    counts = Counter(filter(weights.__contains__, words))
     norm = K1 * (1 - B + B * len(words) / max(average_words, 1e-9))
     scores = [weights[word] * n * (K1 + 1) / (n + norm) for word, n in counts.items()]
     return sum(scores) if scores else None

@@ -133,29 +133,34 @@ class Searcher:
         by_content = asked == {Level.FILE}
         read = asked | INNER_LEVELS if by_content else asked
 
+        numbers = range(len(indexes))
+        likely = [at for at in numbers if mode is Mode.SUMMARY or indexes[at].name not in selection.unlikely]
+        nearest: Iterable[list[Match]] = ()
+        if vector is None:
+            likely = []
+        else:
+            nearest = self._threads.map(lambda at: indexes[at].table.nearest(vector, near, levels=read), likely)
+        by_name = mode.uses_words and not many
+        named_in = self._threads.map(lambda at: _find_named(indexes[at], query, read), numbers if by_name else [])
+
         words = [word for word, _ in query.terms] if mode.uses_words else []
         of_table = selection.fleet.publish_ids if selection.fleet else {}
         uncounted = [each for each in indexes if of_table.get(each.name) != each.manifest.publish_id]
         counts = self._map(lambda index: index.table.document_frequencies(words), uncounted)
         frequencies = dict(zip([each.name for each in uncounted], counts, strict=True))
         weights, terms = _weigh_terms(query, indexes, frequencies, selection)
-        numbers = range(len(indexes))
         found = self._map(lambda at: indexes[at].table.find_words(terms[at], depth, levels=read), numbers)
-        rows = _find_rows(found, depth)
-        if vector is not None:
-            likely = [at for at in numbers if mode is Mode.SUMMARY or indexes[at].name not in selection.unlikely]
-            nearest: list[list[Match]] = [[] for _ in indexes]
-            for at, matches in zip(
-                likely,
-                self._map(lambda at: indexes[at].table.nearest(vector, near, levels=read), likely),
-                strict=True,
-            ):
-                nearest[at] = matches
-            rows = [each | others for each, others in zip(rows, _find_rows(nearest, near), strict=True)]
+        by_vector: list[list[Match]] = [[] for _ in indexes]
+        for at, matches in zip(likely, nearest, strict=True):
+            by_vector[at] = matches
+        rows = [
+            each | others for each, others in zip(_find_rows(found, depth), _find_rows(by_vector, near), strict=True)
+        ]
+        all_named = dict(zip(numbers, named_in, strict=False))
 
         def build(at: int) -> list[Candidate]:
             index = indexes[at]
-            named = _find_named(index, query, read) if mode.uses_words and not many else {}
+            named = all_named.get(at, {})
             wanted = rows[at] | named.keys()
             part = list(_build_candidates(index, sorted(wanted), weights, vector, named))
             if many and mode.uses_words:  # what is named is rare, and so among what its words have found
@@ -333,7 +338,13 @@ def _weigh_terms(
     weights = {word: weight * idf(code_documents, everywhere[word]) for word, weight in terms}
     telling = select_telling(terms, weights)
     by_index = [
-        weigh_terms(terms, here[index.name], index.table.documents_total, everywhere, code_documents)
+        weigh_terms(
+            telling if index.table.is_large else terms,
+            here[index.name],
+            index.table.documents_total,
+            everywhere,
+            code_documents,
+        )
         if index.name in here
         else telling
         for index in indexes

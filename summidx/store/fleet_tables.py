@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from lancedb.expr import Expr, col
-from lancedb.index import BTree
 from lancedb.query import LanceQueryBuilder
 from lancedb.table import Table
 
@@ -29,6 +28,7 @@ from summidx.store.lance import (
     describe_fault,
     faults_of,
     first_line,
+    index_values,
     index_words,
     open_tables,
     search_vectors,
@@ -204,10 +204,10 @@ def write_segment(
         reader = pa.RecordBatchReader.from_batches(gathering.schema(), gathering.batches())
         table = database.create_table(DOCUMENTS, reader)
         index_words(table)
-        table.create_index("repo", config=BTree())
+        index_values(table, "repo")
         add_vector_index(table, gathering.rows)
         words = database.create_table(WORDS, gathering.words())
-        words.create_index("word", config=BTree())
+        index_values(words, "word")
     except (RuntimeError, OSError, ValueError) as error:
         if gathering.fault is not None:
             raise gathering.fault from None

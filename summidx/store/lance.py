@@ -10,7 +10,7 @@ import lancedb
 import numpy as np
 import numpy.typing as npt
 from lancedb.db import DBConnection
-from lancedb.index import FTS, IvfFlat
+from lancedb.index import FTS, BTree, IvfFlat
 from lancedb.query import BooleanQuery, FullTextQuery, LanceQueryBuilder, LanceVectorQueryBuilder, MatchQuery, Occur
 from lancedb.table import Table
 
@@ -93,6 +93,11 @@ def open_tables(address: TableAddress) -> tuple[DBConnection, Table]:
 def index_words(table: Table) -> None:
     """Build the index for BM25 over the column `search_text`."""
     table.create_index("search_text", config=_WHOLE_WORDS)
+
+
+def index_values(table: Table, column: str) -> None:
+    """Build an index over a column whose rows are asked for by its values."""
+    table.create_index(column, config=BTree())
 
 
 def add_vector_index(table: Table, rows: int) -> None:

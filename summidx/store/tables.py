@@ -2,9 +2,10 @@
 
 Filters are built from enums and numbers only, never from text: a path such as `x' OR '1'='1` in a filter string would
 select every row. Most tables are small (a repository), so vectors are searched exactly, and what search reads is held
-in memory; a table of 50,000 rows and more has an approximate index over its vectors (`lance`), and none of it is held.
+in memory; a table of 50,000 rows and more has indexes over vectors (an approximate one) and names, and is never held.
 """
 
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -31,6 +32,7 @@ from summidx.store.lance import (
     add_vector_index,
     faults_of,
     first_line,
+    index_values,
     index_words,
     open_tables,
     search_vectors,
@@ -157,8 +159,11 @@ def write_table(folder: Path, documents: Sequence[Document], vectors: Vectors) -
             DOCUMENTS, pa.Table.from_batches(_iterate_batches(documents, vectors, schema), schema=schema)
         )
         index_words(table)
+        word_table = database.create_table(WORDS, words)
         add_vector_index(table, len(documents))
-        database.create_table(WORDS, words)
+        if len(documents) >= APPROXIMATE_FROM_ROWS:
+            index_values(table, "name")
+            index_values(word_table, "word")
     except (RuntimeError, OSError, ValueError) as error:
         raise StoreError(f"the index cannot be written to {folder}: {first_line(error)}") from error
 
@@ -176,6 +181,7 @@ class IndexTable:
     def __init__(self, address: TableAddress) -> None:
         self.address = address
         self._held: _Held | None = None
+        self._holding = threading.Lock()
         self._database, self._table = open_tables(address)
 
     @cached_property
@@ -280,6 +286,11 @@ class IndexTable:
         """Number of rows, counted once."""
         return self.count()
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it has indexes beside that of words, and is never held in memory."""
+        return self.documents_total >= APPROXIMATE_FROM_ROWS
+
     @cached_property
     def code_documents(self) -> int:
         """Number of rows that are neither tests nor secondary (`Document.is_secondary`), counted once."""
@@ -310,7 +321,7 @@ class IndexTable:
         return {row["word"]: Frequency(row["documents"], row["code_documents"]) for row in rows}
 
     def _is_held(self) -> bool:
-        return self.hold and self.documents_total < APPROXIMATE_FROM_ROWS
+        return self.hold and not self.is_large
 
     @cached_property
     def _held_words(self) -> pa.Table:
@@ -318,8 +329,9 @@ class IndexTable:
 
     def _read_held(self) -> "_Held":
         """By one scan. Not a `cached_property`, which would let one table after the other be read (Python 3.11)."""
-        if self._held is None:
-            self._held = self._scan()
+        with self._holding:
+            if self._held is None:
+                self._held = self._scan()
         return self._held
 
     def _scan(self) -> "_Held":

@@ -55,7 +55,7 @@ HELD_AT_ONCE = 64
 """A query that opens more indexes than this holds nothing of them."""
 
 HOLDS_PER_QUERY = 2
-"""A query that would be the first to hold more of them leaves these to the next ones: each costs it some 50 ms."""
+"""A query that would be the first to hold more of them leaves these to the next ones: each costs it 0.1 s."""
 
 NEAR_IN = 4
 """Of the repositories that the fleet table picks, so many are also searched by vectors, where words count as well: with

@@ -58,8 +58,8 @@ HOLDS_PER_QUERY = 2
 """A query that would be the first to hold more of them leaves these to the next ones: each costs it 0.1 s."""
 
 NEAR_IN = 4
-"""Of the repositories that the fleet table picks, so many are also searched by vectors, where words count as well: with
-twice as many, no first ten hits of 40 queries were others."""
+"""Of the repositories that the fleet table picks, so many are also searched by vectors, where words count as well:
+twice as many found no more of what a search of all finds, in 40 queries."""
 
 THREADS = 4
 """Indexes are asked by so many threads: LanceDB answers outside of Python."""

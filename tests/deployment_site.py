@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.prefect_api import answer_to
+from prefect_api import answer_to
 
 CHECKOUT = Path(__file__).parents[1]
 

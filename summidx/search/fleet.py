@@ -26,12 +26,13 @@ WORDS_DEPTH = 400
 VECTORS_DEPTH = 200
 """So many of the nearest by vectors do."""
 
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-
-_Search = Callable[[], list[FleetMatch]]
-
 PREFILTER_BELOW = 0.7
 """Where less of a segment than this may be picked, the others are left out before the search, else after it."""
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""`map`, or that of an executor."""
+
+_Search = Callable[[], list[FleetMatch]]
 
 
 class Fleet:

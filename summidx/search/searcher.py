@@ -133,6 +133,7 @@ class Searcher:
         by_content = asked == {Level.FILE}
         read = asked | INNER_LEVELS if by_content else asked
 
+        # vectors and names are asked in the threads while the words are counted and looked up
         numbers = range(len(indexes))
         likely = [at for at in numbers if mode is Mode.SUMMARY or indexes[at].name not in selection.unlikely]
         nearest: Iterable[list[Match]] = ()

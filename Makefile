@@ -56,7 +56,7 @@ format: $(INSTALLED) ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 test-vllm: $(INSTALLED) $(VLLM_SUMMIDX) $(VLLM_MODEL) ## build indexes with a real vLLM on the CPU, served and in the worker (4 GB, in .venv-vllm)
-	$(BIN)/python -m pytest -m vllm tests/vllm
+	$(BIN)/python -m pytest -m vllm tests/vllm $(VLLM_OPTIONS)
 
 clean: ## remove all that these targets made
 	rm -rf .venv .venv-vllm $(DEMO_INDEX) .demo logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

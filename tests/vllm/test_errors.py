@@ -122,11 +122,14 @@ def test_what_was_asked_is_given_up_when_we_stop(vllm_server, make_settings):
             asyncio.create_task(summarizer.answer(summarizer.prepare(build_request(f"def f(): {n}")), CallRecord()))
             for n in range(32)
         ]
-        assert await asyncio.to_thread(wait_until, lambda: running(vllm_server) >= 8, 60)
-        for call in calls:
-            call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        await summarizer.aclose()
+        try:
+            begun = await asyncio.to_thread(wait_until, lambda: running(vllm_server) >= 8, 60)
+            assert begun, (calls, vllm_server.log.read_text(errors="replace")[-2000:])
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            await summarizer.aclose()
 
     asyncio.run(run())
     assert wait_until(lambda: running(vllm_server) == 0, 15)

@@ -23,6 +23,9 @@ from summidx.stop import Stop
 EMBED_SLICE = 256
 """Texts handed to the embedding threads at once: the embedder sorts by length what it is given, other repositories take
 turns between slices, and a stop is seen between them."""
+IDLE_SLICE = 32
+"""Texts that are handed over at once where nothing is being embedded: what embedding leaves undone while the LLM is at
+it is waited for at the end."""
 
 Vector = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -111,6 +114,11 @@ class TextVectors:
                     known[key] = vector
                     usage.reused += 1
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is being looked up or embedded."""
+        return not self._in_flight
+
     def key_of(self, text: str) -> str:
         """Key of a text's vector under this model."""
         return vector_key(text, self._model)
@@ -154,8 +162,8 @@ class TextVectors:
 class RepoVectors:
     """The vectors of one repository. What is added is embedded in a thread of its own, `EMBED_SLICE` texts at a time.
 
-    They are kept here until the end, whatever the cache keeps. A context manager: what is not begun at its end is
-    dropped.
+    Where nothing else is being embedded, `IDLE_SLICE` are enough. Vectors are kept here until the end, whatever the
+    cache keeps. A context manager: what is not begun at its end is dropped.
     """
 
     def __init__(self, shared: TextVectors, usage: VectorUsage, stop: Stop, wait: Wait) -> None:
@@ -177,7 +185,7 @@ class RepoVectors:
         self._slices.put([])
 
     def add(self, text: str) -> None:
-        """Have `text` embedded when a slice is full; for one thread, which does not wait.
+        """Have `text` embedded with others; for one thread, which does not wait.
 
         Raises:
             EmbeddingError, CacheError: embedding has failed, so that more summaries are of no use.
@@ -185,7 +193,8 @@ class RepoVectors:
         if self._ahead is not None and self._ahead.done():
             self._ahead.result()
         self._waiting.append(text)
-        if len(self._waiting) < EMBED_SLICE:
+        is_full = len(self._waiting) >= EMBED_SLICE
+        if not is_full and not (len(self._waiting) >= IDLE_SLICE and self._shared.is_idle):
             return
         self._slices.put(self._waiting)
         self._waiting = []

@@ -198,6 +198,25 @@ def test_what_is_added_is_embedded_a_slice_at_a_time_and_not_again(make, embeddi
     assert (usage.embedded, usage.reused, usage.seconds) == (11, 0, 0.75)
 
 
+def test_fewer_texts_are_embedded_at_once_where_nothing_else_is(make, embedding, stop, monkeypatch):
+    monkeypatch.setattr(module, "EMBED_SLICE", 4)
+    monkeypatch.setattr(module, "IDLE_SLICE", 2)
+    shared = make().shared
+    embedding.go.clear()
+    with shared.of_repo(VectorUsage(), stop) as repo:
+        repo.add("a")
+        assert not embedding.begun.wait(0.1)
+        repo.add("b")
+        assert embedding.begun.wait(30)
+        for text in ("c", "d", "e"):
+            repo.add(text)
+        embedding.go.set()
+        wait_until(lambda: shared.is_idle)
+        assert sorted(embedding.texts) == ["a", "b"]  # while they were embedded, three were no slice
+        repo.add("f")
+        wait_until(lambda: len(embedding.texts) == 6)
+
+
 def test_a_text_that_was_replaced_at_the_end_is_not_in_the_rows(make, embedding, stop, monkeypatch):
     monkeypatch.setattr(module, "EMBED_SLICE", 2)
     usage = VectorUsage()

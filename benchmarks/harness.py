@@ -37,6 +37,8 @@ MAPS_EVERY = 20
 """So many samples lie between two looks at what a process has mapped."""
 GPU_LIBRARIES = ("libtorch", "libcuda", "libnvidia-ml")
 PROGRAM = ("flows/build.py",)
+NICENESS = 5
+"""Of a build's processes: the simulated server, which would be another machine, gets a core as soon as it wants one."""
 FORGOTTEN = ("SUMMIDX_", "OPENAI_", "PREFECT_")
 """A developer's own settings, servers and keys: no benchmark may depend on them."""
 
@@ -214,6 +216,7 @@ class Build:
                 start_new_session=True,
             )
         self._root = psutil.Process(self._process.pid)
+        self._root.nice(NICENESS)  # and so all that it starts
         self._cpu: dict[tuple[str, int], float] = {}
         self._rss: dict[str, float] = {}
         self._series: list[tuple[float, dict[str, float]]] = []

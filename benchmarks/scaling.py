@@ -38,8 +38,8 @@ FUNCTIONS = 30.0
 SIGMA = 1.2
 """Of the log-normal distribution of sizes: the largest of 200 has 7 % of all functions, the smaller half 13 %."""
 SLOTS_PER_WORKER = 16
-REPOSITORIES_IN_FLIGHT = 8
-"""Of each worker: those at the end of a run are small, and keep two slots busy each."""
+REPOSITORIES_IN_FLIGHT = 16
+"""Of each worker, as many as it has slots: at the end of a run many small ones have one call after another to make."""
 TEXT_S = 0.0125
 """For one text, times the number of workers: embedding takes about half as long as the LLM."""
 TARGET = 0.9

@@ -30,9 +30,9 @@ from summidx.evaluation.metrics import LevelResult, normalize_entity, rank_gold
 from summidx.records import Document, Level
 from summidx.search import query as queries
 from summidx.search import ranking
+from summidx.search.candidates import DEPTH, INNER_LEVELS, VECTOR_DEPTH
 from summidx.search.parts import Part
 from summidx.search.ranking import Candidate, Mode
-from summidx.search.searcher import DEPTH, INNER_LEVELS, VECTOR_DEPTH
 from summidx.settings import EmbeddingSettings
 from summidx.store.tokenize import tokenize_code
 
@@ -91,6 +91,18 @@ VARIANTS = (
 )
 
 
+def _uses_words_alone(variant: Variant) -> bool:
+    """True where no vector has a say in a baseline, or in what a variant of ours changes."""
+    if variant.baseline:
+        return variant.baseline == "bm25"
+    changed = {name for _, name, _ in variant.constants}
+    return variant.vectors == "summaries" and variant.mode is not Mode.SUMMARY and "VECTOR_SHARE" not in changed
+
+
+WORDS_ALONE = tuple(replace(each, mode=Mode.BM25) for each in VARIANTS if _uses_words_alone(each))
+"""The first is ours, the others leave parts of it out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """Vectors of one repository's documents and of what is asked. All are L2-normalised."""
@@ -103,6 +115,12 @@ class Embedded:
     """By instance id: of what the product embeds of a query."""
     texts: Mapping[str, Vectors]
     """By instance id: of the whole text."""
+
+    @classmethod
+    def none(cls) -> "Embedded":
+        """Where words alone are asked."""
+        nothing = np.zeros((0, 0), np.float32)
+        return cls(nothing, nothing, {}, {})
 
     @classmethod
     def of(cls, snapshots: Snapshots, embedder: Embedder, folder: Path) -> "Embedded":
@@ -333,6 +351,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder in which parsed snapshots are kept")
     parser.add_argument("--name", default="search-dev", help="of the result")
     parser.add_argument("--model", default=EmbeddingSettings().model, help="of sentence-transformers")
+    parser.add_argument("--words-alone", action="store_true", help="without vectors: nothing is embedded")
     parser.add_argument("--no-write", action="store_true", help="print only")
     arguments = parser.parse_args()
     clones = dict(each.partition("=")[::2] for each in arguments.repo)
@@ -340,22 +359,27 @@ def main() -> None:
     for instance in load_instances(arguments.file):
         if instance.repo in clones:
             by_repo[instance.repo].append(instance)
-    embedder = load_embedder(EmbeddingSettings(model=arguments.model))
+    embedder = None if arguments.words_alone else load_embedder(EmbeddingSettings(model=arguments.model))
     repos = []
     for repo, found in sorted(by_repo.items()):
         snapshots = load_snapshots(repo, clones[repo], found, arguments.work)
-        repos.append((snapshots, Embedded.of(snapshots, embedder, arguments.work)))
-    ours = evaluate(repos, OURS)
-    figures = [
-        (each.name, compare(ours if each is OURS else evaluate(repos, each), ours))
-        for each in (*BASELINES, OURS, *VARIANTS)
-    ]
+        embedded = Embedded.of(snapshots, embedder, arguments.work) if embedder else Embedded.none()
+        repos.append((snapshots, embedded))
+    variants = [*BASELINES, OURS, *VARIANTS] if embedder else [*filter(_uses_words_alone, BASELINES), *WORDS_ALONE]
+    reference = OURS if embedder else WORDS_ALONE[0]
+    ours = evaluate(repos, reference)
+    figures = [(each.name, compare(ours if each is reference else evaluate(repos, each), ours)) for each in variants]
     counts = {repo: len(found) for repo, found in sorted(by_repo.items())}
     print("\n".join(render_table(figures)))
     if not arguments.no_write:
         named = [{"variant": name, **row} for name, row in figures]
         write_result(
-            {**start_result(arguments.name), "instances": counts, "model": embedder.identity, "figures": named}
+            {
+                **start_result(arguments.name),
+                "instances": counts,
+                "model": embedder.identity if embedder else None,
+                "figures": named,
+            }
         )
 
 

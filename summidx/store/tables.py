@@ -8,7 +8,7 @@ in memory; a table of 50,000 rows and more has indexes over vectors (an approxim
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +24,22 @@ from lancedb.query import LanceQueryBuilder
 from lancedb.table import Table
 
 from summidx.errors import StoreError
-from summidx.records import Document, Level, Origin, Status, Vectors
+from summidx.records import Document, Level, Vectors
+from summidx.store.columns import (
+    AVERAGE_WORDS,
+    DOCUMENT_COLUMNS,
+    NOT_SEARCHED,
+    ROWS_PER_BATCH,
+    SEARCHED_COLUMNS,
+    TOLD_COLUMNS,
+    build_document,
+    build_schema,
+    count_average,
+    count_words,
+    iterate_batches,
+    with_code_documents,
+)
+from summidx.store.held import HeldRows, Match, cosines_of, rank_matches, vectors_of
 from summidx.store.lance import (
     APPROXIMATE_FROM_ROWS,
     DOCUMENTS,
@@ -42,61 +57,9 @@ from summidx.store.lance import (
 from summidx.store.names import without_surrogates
 from summidx.store.place import TableAddress
 
-_ROWS_PER_BATCH = 10_000
 _ROWS_PER_FILE = 2**20
 """LanceDB begins another file past so many (`max_rows_per_file`). In one file, its id of a row is the row's place."""
-_STRINGS = pa.list_(pa.string())
-_TYPES: Mapping[str, pa.DataType] = {
-    "keywords": _STRINGS,
-    "imports": _STRINGS,
-    "calls": _STRINGS,
-    "called_by": _STRINGS,
-    "start_line": pa.int32(),
-    "end_line": pa.int32(),
-    "tokens_in": pa.int32(),
-    "tokens_out": pa.int32(),
-    "truncated": pa.bool_(),
-    "is_test": pa.bool_(),
-    "is_secondary": pa.bool_(),
-    "search_text": pa.large_string(),
-}
-_DOCUMENT_COLUMNS = tuple(field.name for field in fields(Document))
-_NOT_SEARCHED: Mapping[str, Any] = {
-    "language": "",
-    "keywords": (),
-    "calls": (),
-    "called_by": (),
-    "origin": None,
-    "reason": "",
-    "truncated": False,
-    "content_hash": "",
-    "summary_key": "",
-    "model": "",
-    "prompt_version": "",
-    "tokens_in": 0,
-    "tokens_out": 0,
-}
-_SEARCHED_COLUMNS = tuple(name for name in _DOCUMENT_COLUMNS if name not in _NOT_SEARCHED)
-_AVERAGE_WORDS = b"average_words"
-"""Key of what is kept in the schema of the documents; absent in an index that was built before."""
-_TOLD_COLUMNS = tuple(name for name in _DOCUMENT_COLUMNS if name != "search_text")
-_WORD_SCHEMA = pa.schema(
-    [
-        pa.field("word", pa.string(), nullable=False),
-        pa.field("documents", pa.int32()),
-        pa.field("code_documents", pa.int32()),
-    ]
-)
-"""`code_documents`: without tests, documentation and the like, whose words would make those of the code seem common."""
 OUTER_LEVELS = (Level.FILE, Level.DIRECTORY, Level.REPO)
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A row that a search found, and its raw score: of BM25, or the cosine of query and vector."""
-
-    row: int
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +77,6 @@ class OuterRows:
     """How many of the rows hold each word."""
     documents: int
     """Of the index: all levels."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What search reads of a table, in memory, in the writer's order."""
-
-    columns: pa.Table
-    vectors: npt.NDArray[np.float32]
-    """(rows, dim)."""
-    levels: npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +103,13 @@ def write_table(folder: Path, documents: Sequence[Document], vectors: Vectors) -
     repeated = [document_id for document_id, n in Counter(each.id for each in documents).items() if n > 1]
     if repeated:
         raise StoreError(f"the id {repeated[0]!r} comes more than once: this is a bug in the parser of its language")
-    average = _count_average([document.search_text for document in documents])
-    schema = _build_schema(vectors.dim).with_metadata({_AVERAGE_WORDS: repr(average).encode()})
-    words = _count_words(documents)
+    average = count_average([document.search_text for document in documents])
+    schema = build_schema(vectors.dim).with_metadata({AVERAGE_WORDS: repr(average).encode()})
+    words = count_words(documents)
     try:
         database = lancedb.connect(folder)
         table = database.create_table(
-            DOCUMENTS, pa.Table.from_batches(_iterate_batches(documents, vectors, schema), schema=schema)
+            DOCUMENTS, pa.Table.from_batches(iterate_batches(documents, vectors, schema), schema=schema)
         )
         index_words(table)
         word_table = database.create_table(WORDS, words)
@@ -180,7 +133,7 @@ class IndexTable:
 
     def __init__(self, address: TableAddress) -> None:
         self.address = address
-        self._held: _Held | None = None
+        self._held: HeldRows | None = None
         self._holding = threading.Lock()
         self._database, self._table = open_tables(address)
 
@@ -204,7 +157,7 @@ class IndexTable:
             for table in (self._table, self._words):
                 table.to_arrow().validate(full=True)
             rows = self._table.search().select(["vector"]).limit(max(1, self.count())).to_arrow()
-            values = rows.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            values = vectors_of(rows, self.dim)
             words = self._words.search().limit(1).to_arrow().to_pylist()
         if not np.isfinite(values).all():
             raise StoreError(f"the index in {self.address.uri} is damaged (a vector holds no numbers): build it again")
@@ -216,17 +169,17 @@ class IndexTable:
 
         Without `searchable` their words for BM25 are not read, which are most of their bytes.
         """
-        columns = _DOCUMENT_COLUMNS if searchable else _TOLD_COLUMNS
+        columns = DOCUMENT_COLUMNS if searchable else TOLD_COLUMNS
         query = self._table.search().select(["row", *columns]).limit(max(1, self.count()))
         found = self._read_documents(query, _filter(levels, None))
         return [document for _, document in sorted(found, key=itemgetter(0))]
 
     def told_schema(self, *, vectors: bool) -> pa.Schema:
         """Names and types of the columns that `batches` gives."""
-        names = [*_TOLD_COLUMNS, *(["vector"] if vectors else [])]
-        return pa.schema([field for name in names for field in [_build_schema(self.dim).field(name)]])
+        names = [*TOLD_COLUMNS, *(["vector"] if vectors else [])]
+        return pa.schema([field for name in names for field in [build_schema(self.dim).field(name)]])
 
-    def batches(self, *, vectors: bool, rows_per_batch: int = _ROWS_PER_BATCH) -> Iterator[pa.RecordBatch]:
+    def batches(self, *, vectors: bool, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[pa.RecordBatch]:
         """All rows, without their words for BM25, in the order in which they were written; a part at a time.
 
         Args:
@@ -236,7 +189,7 @@ class IndexTable:
         Raises:
             StoreError: the table is damaged, or has not the rows that it counts.
         """
-        columns = [*_TOLD_COLUMNS, *(["vector"] if vectors else [])]
+        columns = [*TOLD_COLUMNS, *(["vector"] if vectors else [])]
         for start in range(0, self.count(), rows_per_batch):
             end = min(start + rows_per_batch, self.count())
             query = self._table.search().where((col("row") >= lit(start)) & (col("row") < lit(end)))
@@ -250,7 +203,7 @@ class IndexTable:
         """The documents of some rows, in the writer's order, whole but for their words for BM25."""
         if not rows:
             return []
-        query = self._table.search().select(["row", *_TOLD_COLUMNS]).limit(len(rows))
+        query = self._table.search().select(["row", *TOLD_COLUMNS]).limit(len(rows))
         return [document for _, document in sorted(self._read_documents(query, _filter(None, rows)), key=itemgetter(0))]
 
     def take(
@@ -268,18 +221,17 @@ class IndexTable:
             held = self._read_held()
             found = held.columns.take(pa.array(wanted))
             if vector is not None:
-                cosines = _cosines(held.vectors[wanted], vector).tolist()
+                cosines = cosines_of(held.vectors[wanted], vector).tolist()
         else:
-            columns = ["row", *_SEARCHED_COLUMNS, *(["vector"] if vector is not None else [])]
+            columns = ["row", *SEARCHED_COLUMNS, *(["vector"] if vector is not None else [])]
             with faults_of(self.address):
                 # one writer wrote all rows at once, and none is ever deleted: a row's number is its offset
                 found = self._table.take_offsets(wanted).select(columns).to_arrow()
             if vector is not None:
-                values = found.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-                cosines = _cosines(values.reshape(-1, self.dim), vector).tolist()
+                cosines = cosines_of(vectors_of(found, self.dim), vector).tolist()
                 found = found.drop_columns(["vector"])
         taken = zip(found.to_pylist(), cosines, strict=True)
-        return {row.pop("row"): (_build_document(_NOT_SEARCHED | row), cosine) for row, cosine in taken}
+        return {row.pop("row"): (build_document(NOT_SEARCHED | row), cosine) for row, cosine in taken}
 
     @cached_property
     def documents_total(self) -> int:
@@ -300,11 +252,11 @@ class IndexTable:
     @cached_property
     def average_words(self) -> float:
         """Mean number of words of a document, counted once; 0 in an index without documents."""
-        kept = (self._table.schema.metadata or {}).get(_AVERAGE_WORDS)
+        kept = (self._table.schema.metadata or {}).get(AVERAGE_WORDS)
         if kept is not None:
             return float(kept)
         texts = [row["search_text"] for row in self._read_rows(["search_text"], None)]
-        return _count_average(texts)
+        return count_average(texts)
 
     def document_frequencies(self, words: Iterable[str]) -> dict[str, Frequency]:
         """Number of documents that hold each word; words that none holds are left out."""
@@ -317,7 +269,7 @@ class IndexTable:
         else:
             with faults_of(self.address):
                 query = self._words.search().where(col("word").isin(asked)).limit(len(asked))
-                rows = _with_code_documents(query.to_arrow()).to_pylist()
+                rows = with_code_documents(query.to_arrow()).to_pylist()
         return {row["word"]: Frequency(row["documents"], row["code_documents"]) for row in rows}
 
     def _is_held(self) -> bool:
@@ -327,28 +279,22 @@ class IndexTable:
     def _held_words(self) -> pa.Table:
         return self.read_words().combine_chunks()
 
-    def _read_held(self) -> "_Held":
+    def _read_held(self) -> HeldRows:
         """By one scan. Not a `cached_property`, which would let one table after the other be read (Python 3.11)."""
         with self._holding:
             if self._held is None:
                 self._held = self._scan()
         return self._held
 
-    def _scan(self) -> "_Held":
-        query = self._table.search().select(["row", *_SEARCHED_COLUMNS, "vector"]).limit(max(1, self.count()))
+    def _scan(self) -> HeldRows:
+        query = self._table.search().select(["row", *SEARCHED_COLUMNS, "vector"]).limit(max(1, self.count()))
         with faults_of(self.address):
-            found = query.to_arrow()
-            rows = found.column("row").to_numpy()
-            if (np.diff(rows) < 0).any():
-                found = found.sort_by("row")
-            values = found.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        levels = np.array(found.column("level").to_pylist(), object)
-        return _Held(found.drop_columns(["vector"]).combine_chunks(), values.reshape(-1, self.dim), levels)
+            return HeldRows.of(query.to_arrow(), self.dim)
 
     def read_words(self) -> pa.Table:
         """Of each word how many documents hold it, and how many of those of code: `word`, `documents`, ..."""
         with faults_of(self.address):
-            return _with_code_documents(self._words.to_arrow())
+            return with_code_documents(self._words.to_arrow())
 
     def read_outer(self) -> OuterRows:
         """The files, directories and the repository; one row more for what has no file's row (`--levels`)."""
@@ -395,8 +341,7 @@ class IndexTable:
         query = self._table.search().select(["row", "vector"]).limit(max(1, self.count()))
         with faults_of(self.address):
             found = (query if levels is None else query.where(col("level").isin(sorted(levels)))).to_arrow()
-        values = found.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return dict(zip(found.column("row").to_pylist(), values.reshape(-1, self.dim), strict=True))
+        return dict(zip(found.column("row").to_pylist(), vectors_of(found, self.dim), strict=True))
 
     def find_rows(self, column: Literal["name", "path"], values: Iterable[str], levels: Iterable[Level]) -> list[int]:
         """Rows of some levels whose `column` is exactly one of `values`, in the writer's order."""
@@ -405,10 +350,7 @@ class IndexTable:
         if not wanted or not among:
             return []
         if self._is_held():
-            held = self._read_held().columns
-            mask = pc.is_in(held.column(column), value_set=pa.array(wanted, pa.string()))
-            mask = pc.and_(mask, pc.is_in(held.column("level"), value_set=pa.array(among, pa.string())))
-            return list(held.column("row").filter(mask).to_pylist())
+            return self._read_held().find_rows(column, wanted, among)
         condition = col(column).isin(wanted) & col("level").isin(among)
         with faults_of(self.address):
             found = self._table.search().where(condition).select(["row"]).limit(max(1, self.count())).to_arrow()
@@ -440,7 +382,9 @@ class IndexTable:
         if not terms or k < 1:
             return []
         query = search_words(self._table, terms).limit(k)
-        return _rank(Match(row, score) for row, score in self._read_scores(query, _filter(levels, rows), "_score"))
+        return rank_matches(
+            Match(row, score) for row, score in self._read_scores(query, _filter(levels, rows), "_score")
+        )
 
     def find_words(
         self, terms: Sequence[tuple[str, float]], k: int, *, levels: Iterable[Level] | None = None
@@ -449,7 +393,9 @@ class IndexTable:
         if not terms or k < 1:
             return []
         query = search_word_groups(self._table, terms).limit(k)
-        return _rank(Match(row, score) for row, score in self._read_scores(query, _filter(levels, None), "_score"))
+        return rank_matches(
+            Match(row, score) for row, score in self._read_scores(query, _filter(levels, None), "_score")
+        )
 
     def nearest(
         self,
@@ -477,15 +423,7 @@ class IndexTable:
             return []
         if not self._is_held():
             return self._nearest_by_index(vector, k, levels, rows, exact=exact)
-        held = self._read_held()
-        values, level_of = held.vectors, held.levels
-        among = np.arange(len(values)) if rows is None else np.array(sorted(rows))
-        if levels is not None:
-            among = among[np.isin(level_of[among], [level.value for level in levels])]
-        chosen = values if len(among) == len(values) else values[among]
-        cosines = _cosines(chosen, vector)
-        best = np.argpartition(-cosines, k - 1)[:k] if k < len(cosines) else np.arange(len(cosines))
-        return _rank(Match(int(among[at]), float(cosines[at])) for at in best)
+        return self._read_held().nearest(vector, k, levels, rows)
 
     def _nearest_by_index(
         self,
@@ -498,13 +436,13 @@ class IndexTable:
     ) -> list[Match]:
         query = search_vectors(self._table, vector, exact=exact).limit(k)
         distances = self._read_scores(query, _filter(levels, rows), "_distance")
-        return _rank(Match(row, 1.0 - distance) for row, distance in distances)
+        return rank_matches(Match(row, 1.0 - distance) for row, distance in distances)
 
     @property
     def held_bytes(self) -> int:
         """What of the table is held in memory."""
         words: pa.Table | None = self.__dict__.get("_held_words")
-        held = self._held.columns.nbytes + self._held.vectors.nbytes if self._held else 0
+        held = self._held.nbytes if self._held else 0
         return int(held + (words.nbytes if words is not None else 0))
 
     def _read_scores(self, query: LanceQueryBuilder, condition: Expr | None, column: str) -> list[tuple[int, float]]:
@@ -521,87 +459,7 @@ class IndexTable:
             batches = (query if condition is None else query.where(condition)).to_arrow().to_batches()
             for batch in batches:
                 for row in batch.to_pylist():
-                    yield row.pop("row"), _build_document(row)
-
-
-def _cosines(values: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    cosines: npt.NDArray[np.float32] = values @ vector / max(float(np.linalg.norm(vector)), 1e-9)
-    return cosines
-
-
-def _count_words(documents: Sequence[Document]) -> pa.Table:
-    """The table of word counts."""
-    everywhere: Counter[str] = Counter()
-    in_code: Counter[str] = Counter()
-    for document in documents:
-        words = set(without_surrogates(document.search_text).split())
-        everywhere.update(words)
-        if not (document.is_test or document.is_secondary):
-            in_code.update(words)
-    columns = {
-        "word": list(everywhere),
-        "documents": list(everywhere.values()),
-        "code_documents": [in_code[word] for word in everywhere],
-    }
-    return pa.table(columns, schema=_WORD_SCHEMA)
-
-
-def _with_code_documents(words: pa.Table) -> pa.Table:
-    """Word counts of whichever version: before index version 4, those of code were not counted by themselves."""
-    if "code_documents" in words.column_names:
-        return words
-    return words.append_column("code_documents", words.column("documents"))
-
-
-def _count_average(texts: Sequence[str]) -> float:
-    return sum(len(without_surrogates(text).split()) for text in texts) / len(texts) if texts else 0.0
-
-
-def _build_schema(dim: int) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field("row", pa.int32(), nullable=False),
-            *(pa.field(name, _TYPES.get(name, pa.string()), nullable=name == "origin") for name in _DOCUMENT_COLUMNS),
-            pa.field("vector", pa.list_(pa.float32(), dim), nullable=False),
-        ]
-    )
-
-
-def _iterate_batches(documents: Sequence[Document], vectors: Vectors, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for start in range(0, len(documents), _ROWS_PER_BATCH):
-        part = documents[start : start + _ROWS_PER_BATCH]
-        values = np.ascontiguousarray(vectors.values[start : start + len(part)])
-        columns = [
-            pa.array(range(start, start + len(part)), pa.int32()),
-            *(
-                pa.array([_clean(getattr(each, name)) for each in part], schema.field(name).type)
-                for name in _DOCUMENT_COLUMNS
-            ),
-            pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), pa.float32()), vectors.dim),
-        ]
-        yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _clean(value: object) -> object:
-    if isinstance(value, str):
-        return without_surrogates(value)
-    if isinstance(value, tuple):
-        return [without_surrogates(each) for each in value]
-    return value
-
-
-def _build_document(row: dict[str, Any]) -> Document:
-    values: dict[str, Any] = {"search_text": ""}
-    values.update({name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
-    origin = row["origin"]
-    values.update(
-        level=Level(row["level"]), status=Status(row["status"]), origin=None if origin is None else Origin(origin)
-    )
-    return Document(**values)
-
-
-def _rank(matches: Iterable[Match]) -> list[Match]:
-    return sorted(matches, key=lambda match: (-match.score, match.row))
+                    yield row.pop("row"), build_document(row)
 
 
 def _filter(levels: Iterable[Level] | None, rows: Sequence[int] | None) -> Expr | None:

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -91,16 +92,27 @@ VARIANTS = (
 )
 
 
-def _uses_words_alone(variant: Variant) -> bool:
-    """True where no vector has a say in a baseline, or in what a variant of ours changes."""
-    if variant.baseline:
-        return variant.baseline == "bm25"
-    changed = {name for _, name, _ in variant.constants}
-    return variant.vectors == "summaries" and variant.mode is not Mode.SUMMARY and "VECTOR_SHARE" not in changed
+class Embeds(StrEnum):
+    """What is embedded: `all`; the `summaries`, as the product does, which takes half the time; or `none`."""
 
+    ALL = "all"
+    SUMMARIES = "summaries"
+    NONE = "none"
 
-WORDS_ALONE = tuple(replace(each, mode=Mode.BM25) for each in VARIANTS if _uses_words_alone(each))
-"""The first is ours, the others leave parts of it out."""
+    def list_variants(self) -> tuple[Variant, list[Variant]]:
+        """Ours, and all that is compared with it, itself included; without vectors ours goes by words alone."""
+        if self is Embeds.ALL:
+            return OURS, [*BASELINES, OURS, *VARIANTS]
+        baselines = [each for each in BASELINES if each.baseline == "bm25"]
+        variants = [each for each in VARIANTS if each.vectors == "summaries"]
+        if self is Embeds.SUMMARIES:
+            return OURS, [*baselines, OURS, *variants]
+        by_words = [
+            replace(each, mode=Mode.BM25)
+            for each in variants
+            if each.mode is not Mode.SUMMARY and "VECTOR_SHARE" not in {name for _, name, _ in each.constants}
+        ]
+        return by_words[0], [*baselines, *by_words]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +129,23 @@ class Embedded:
     """By instance id: of the whole text."""
 
     @classmethod
-    def none(cls) -> "Embedded":
-        """Where words alone are asked."""
-        nothing = np.zeros((0, 0), np.float32)
-        return cls(nothing, nothing, {}, {})
-
-    @classmethod
-    def of(cls, snapshots: Snapshots, embedder: Embedder, folder: Path) -> "Embedded":
-        """Embed them; what was embedded before lies in `folder`."""
+    def of(cls, snapshots: Snapshots, embedder: Embedder | None, folder: Path, *, sources: bool) -> "Embedded":
+        """Embed them; what was embedded before lies in `folder`. Without an embedder there are none."""
+        if embedder is None:
+            nothing = np.zeros((0, 0), np.float32)
+            return cls(nothing, nothing, {}, {})
         ids = [each.instance_id for each in snapshots.instances]
         texts = [each.problem_statement for each in snapshots.instances]
         asked = embed_once(embedder, [queries.build_query(text).text for text in texts], "query", folder)
         whole = embed_once(embedder, texts, "query", folder)
-        sources = embed_once(embedder, snapshots.sources, "document", folder)
-        sources[[not source for source in snapshots.sources]] = 0.0
+        summaries = embed_once(embedder, snapshots.texts, "document", folder)
+        of_sources = np.zeros((0, summaries.shape[1]), np.float32)
+        if sources:
+            of_sources = embed_once(embedder, snapshots.sources, "document", folder)
+            of_sources[[not source for source in snapshots.sources]] = 0.0
         return cls(
-            summaries=embed_once(embedder, snapshots.texts, "document", folder),
-            sources=sources,
+            summaries=summaries,
+            sources=of_sources,
             queries=dict(zip(ids, asked, strict=True)),
             texts=dict(zip(ids, whole, strict=True)),
         )
@@ -351,7 +363,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder in which parsed snapshots are kept")
     parser.add_argument("--name", default="search-dev", help="of the result")
     parser.add_argument("--model", default=EmbeddingSettings().model, help="of sentence-transformers")
-    parser.add_argument("--words-alone", action="store_true", help="without vectors: nothing is embedded")
+    parser.add_argument("--vectors", type=Embeds, choices=Embeds, default=Embeds.ALL, help="what is embedded")
     parser.add_argument("--no-write", action="store_true", help="print only")
     arguments = parser.parse_args()
     clones = dict(each.partition("=")[::2] for each in arguments.repo)
@@ -359,14 +371,14 @@ def main() -> None:
     for instance in load_instances(arguments.file):
         if instance.repo in clones:
             by_repo[instance.repo].append(instance)
-    embedder = None if arguments.words_alone else load_embedder(EmbeddingSettings(model=arguments.model))
+    embeds: Embeds = arguments.vectors
+    embedder = None if embeds is Embeds.NONE else load_embedder(EmbeddingSettings(model=arguments.model))
     repos = []
     for repo, found in sorted(by_repo.items()):
         snapshots = load_snapshots(repo, clones[repo], found, arguments.work)
-        embedded = Embedded.of(snapshots, embedder, arguments.work) if embedder else Embedded.none()
+        embedded = Embedded.of(snapshots, embedder, arguments.work, sources=embeds is Embeds.ALL)
         repos.append((snapshots, embedded))
-    variants = [*BASELINES, OURS, *VARIANTS] if embedder else [*filter(_uses_words_alone, BASELINES), *WORDS_ALONE]
-    reference = OURS if embedder else WORDS_ALONE[0]
+    reference, variants = embeds.list_variants()
     ours = evaluate(repos, reference)
     figures = [(each.name, compare(ours if each is reference else evaluate(repos, each), ours)) for each in variants]
     counts = {repo: len(found) for repo, found in sorted(by_repo.items())}

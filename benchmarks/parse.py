@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.ctags import files_of
+from benchmarks.harness import start_result
 from summidx.parsing import parse
 from summidx.records import SourceFile
 from summidx.settings import ParseSettings
@@ -61,7 +62,7 @@ def main() -> int:
         rows.append(measure(Path(folder), language))
         print(json.dumps(rows[-1]), flush=True)
         if options.json:
-            options.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+            options.json.write_text(json.dumps({**start_result("parse"), "rows": rows}, indent=1) + "\n")
     return 0
 
 

@@ -59,7 +59,7 @@ class Variant:
     """What those of functions are of: `summaries`, `sources`, or the `larger` cosine of both."""
     constants: tuple[tuple[Any, str, Any], ...] = ()
     """(module, constant, value)."""
-    columns: tuple[str, ...] = ("searched", "summaries")
+    columns: tuple[str, ...] = ("searched",)
     named: bool = True
 
 
@@ -87,7 +87,8 @@ VARIANTS = (
     Variant("classes as functions", constants=((ranking, "CLASS_WEIGHT", 1.0),)),
     Variant("tests and the like not weighed down", constants=((ranking, "SECONDARY_WEIGHT", 1.0),)),
     Variant("tests and the like halved", constants=((ranking, "SECONDARY_WEIGHT", 0.5),)),
-    Variant("without: summary in the text", columns=("searched",)),
+    Variant("extractive summaries of functions in the text, too", columns=("bare", "summaries")),
+    Variant("without: summaries in the text", columns=("bare",)),
     Variant("source alone as the text", columns=("source",)),
 )
 

@@ -7,7 +7,7 @@ import pickle
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from scipy import sparse
 
 from summidx.documents import build_document, embedding_text
 from summidx.evaluation.datasets import Instance
+from summidx.keys import INDEX_VERSION
 from summidx.parsing.budget import Budget
 from summidx.parsing.child import read_file
 from summidx.parsing.languages import resolve_calls
@@ -71,7 +72,9 @@ class Snapshots:
     """The source of each function, as far as an embedding model may read it; "" of the others."""
     vocabulary: dict[str, int]
     searched: Any
-    """(documents, words): counts of `build_search_text`, without summary and keywords."""
+    """(documents, words): counts of what the product searches."""
+    bare: Any
+    """(documents, words): the same without summary and keywords."""
     summaries: Any
     """(documents, words): counts of summary and keywords."""
     source: Any
@@ -81,8 +84,8 @@ class Snapshots:
 
 
 def load_snapshots(repo: str, clone: str, instances: Sequence[Instance], folder: Path) -> Snapshots:
-    """The snapshots of a repository; what was made before lies in `folder`."""
-    path = folder / f"{repo.replace('/', '__')}.pickle"
+    """The snapshots of a repository; what was made before, with the same rows as today's, lies in `folder`."""
+    path = folder / f"{repo.replace('/', '__')}-{INDEX_VERSION}.pickle"
     if path.exists():
         with path.open("rb") as file:
             found: Snapshots = pickle.load(file)
@@ -111,7 +114,7 @@ def _read_snapshots(clone: str, instances: Sequence[Instance]) -> Snapshots:
                 if syntax is not None:
                     syntaxes[path, str(oid)] = syntax
     vocabulary: dict[str, int] = {}
-    searched, summaries, source = Words(vocabulary), Words(vocabulary), Words(vocabulary)
+    searched, bare, summaries, source = (Words(vocabulary) for _ in range(4))
     documents: list[Document] = []
     texts: list[str] = []
     sources: list[str] = []
@@ -121,11 +124,12 @@ def _read_snapshots(clone: str, instances: Sequence[Instance]) -> Snapshots:
         told = _summarize(found_units)
         for unit in found_units:
             summary = told[unit.id]
-            searched.add(build_search_text(unit, "", ()).split())
+            bare.add(build_search_text(unit).split())
             summaries.add(tokenize_code(f"{summary.text} {' '.join(summary.keywords)}"))
             source.add(tokenize_code(unit.own_source))
-            document = build_document(unit, summary, searchable=False)
-            documents.append(document)
+            document = build_document(unit, summary)
+            searched.add(document.search_text.split())
+            documents.append(replace(document, search_text=""))
             texts.append(embedding_text(document))
             sources.append(unit.own_source[:SOURCE_CHARS] if unit.level is Level.FUNCTION else "")
     return Snapshots(
@@ -135,6 +139,7 @@ def _read_snapshots(clone: str, instances: Sequence[Instance]) -> Snapshots:
         sources=sources,
         vocabulary=vocabulary,
         searched=searched.build(),
+        bare=bare.build(),
         summaries=summaries.build(),
         source=source.build(),
         rows={

@@ -4,8 +4,11 @@ import hashlib
 from collections.abc import Mapping
 
 from summidx.hierarchy import Tree
-from summidx.records import Document, Level, Status, Summary, Unit, UnitFailure
+from summidx.records import Document, Level, Origin, Status, Summary, Unit, UnitFailure
 from summidx.store.tokenize import build_search_text
+
+_WRITTEN = frozenset({Origin.LLM, Origin.REDUCED})
+"""By a language model."""
 
 
 def build_documents(
@@ -55,8 +58,14 @@ def build_document(unit: Unit, outcome: Summary | UnitFailure, *, searchable: bo
         prompt_version=summary.prompt_version if summary else "",
         tokens_in=summary.tokens_in if summary else 0,
         tokens_out=summary.tokens_out if summary else 0,
-        search_text=build_search_text(unit, text, keywords) if searchable else "",
+        search_text=_search_text(unit, summary) if searchable else "",
     )
+
+
+def _search_text(unit: Unit, summary: Summary | None) -> str:
+    """Words for BM25. What no model wrote of a function has only words of its source: they would count twice."""
+    adds = summary is not None and (unit.level is not Level.FUNCTION or summary.origin in _WRITTEN)
+    return build_search_text(unit, summary.text, summary.keywords) if summary and adds else build_search_text(unit)
 
 
 def embedding_text(document: Document) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from summidx.settings import Provider, Settings
 
-INDEX_VERSION = 5
+INDEX_VERSION = 6
 """Moves when the same source and settings would give other rows; a golden test forces it to."""
 _IDENTITY_HASH = re.compile(r"(@sha256:[0-9a-f]{8})[0-9a-f]+")
 

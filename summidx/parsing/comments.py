@@ -6,7 +6,8 @@ _BLOCK = re.compile(r"\A/\*[*!]*<?|\*+/\Z")
 _STAR = re.compile(r"^[ \t]*\*+(?=\s|$|[^*/\s])[ \t]?")
 _LINE = re.compile(r"^[ \t]*(?://+!?<?|#+(?!\[)|--+|;+)[ \t]?")
 _LEGAL = re.compile(
-    r"copyright|licen[cs]ed?\b|warrant(?:y|ies)|spdx-|all rights reserved|redistribution and use|\"as is\"",
+    r"copyright|licen[cs]ed?\b|warrant(?:y|ies)|spdx-|all rights reserved|redistribution and use|hereby granted"
+    r"|\"as is\"",
     re.IGNORECASE,
 )
 _MACHINE = re.compile(

@@ -35,7 +35,7 @@ def tokenize_code(text: str) -> list[str]:
     return list(_iterate_tokens(text))
 
 
-def build_search_text(unit: Unit, summary: str, keywords: Sequence[str]) -> str:
+def build_search_text(unit: Unit, summary: str = "", keywords: Sequence[str] = ()) -> str:
     """The words of a document for BM25, separated by single spaces.
 
     Path and qualified name twice, signature, docstring, own source (identifiers, comments and string literals: issues

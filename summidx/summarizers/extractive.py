@@ -30,7 +30,7 @@ from summidx.summarizers.prose import (
 )
 from summidx.summarizers.template import described, lead, placement, sentence
 
-EXTRACTIVE_VERSION = 1
+EXTRACTIVE_VERSION = 2
 """Moves when the same request would give another text; a golden test forces it to."""
 
 IDENTITY = f"extractive/{EXTRACTIVE_VERSION}"

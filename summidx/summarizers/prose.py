@@ -76,10 +76,13 @@ _STRING_OR_COMMENT = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _LEGAL = re.compile(
-    r"copyright|licen[cs]e|warrant(?:y|ies)|spdx|all rights reserved|applicable law|\"as is\"|-\*-|vim:", re.IGNORECASE
+    r"copyright|licen[cs]e|warrant(?:y|ies)|spdx|all rights reserved|applicable law|hereby granted|\"as is\"",
+    re.IGNORECASE,
 )
 _PRAGMA = re.compile(
-    r"(?:type: ?ignore|noqa|pragma|pylint|mypy|ruff|fmt|isort|flake8|eslint|nolint|pyright|yapf)\b", re.IGNORECASE
+    r"-\*-|(?:frozen_string_literal|encoding|coding|typed|vim):|(?:type: ?ignore|noqa|pragma|pylint|mypy|ruff|fmt|isort"
+    r"|flake8|eslint|nolint|pyright|yapf|rubocop|jshint|tslint|prettier|clang-format|phpcs|istanbul)\b",
+    re.IGNORECASE,
 )
 _COMMENT = re.compile(r"(?:^|(?<=\s))(?:#(?![!\[])|//+!?|--(?=\s)|;;+|%%?(?=\s)|\*(?=\s))[ \t]*+(.*)", re.MULTILINE)
 _HASH_LANGUAGES = frozenset({"python", "ruby", "shell", "bash", "yaml", "toml", "perl", "r", "make", "dockerfile"})
@@ -247,7 +250,7 @@ def _prose_blocks(text: str) -> Iterator[str]:
 def comments(source: str, language: str = "") -> list[str]:
     """Texts of the comments of `source`, found by their marks (`#`, `//`, `--`, ` * `).
 
-    Lines that follow each other are one comment.
+    Lines that follow each other are one comment; one of a licence is left out.
     """
     found: list[str] = []
     line, last_line, seen = 0, -2, 0
@@ -257,7 +260,7 @@ def comments(source: str, language: str = "") -> list[str]:
         if (language in _HASH_LANGUAGES and mark != "#") or (mark in "*-;%" and before):
             continue  # within a line, `*` and `-` are operators
         text = match[1].strip("#*/ \t")
-        if not _WORD.search(text) or _PRAGMA.match(text) or _LEGAL.search(text):
+        if not _WORD.search(text) or _PRAGMA.match(text):
             continue
         line += source.count("\n", seen, match.start())
         seen = match.start()
@@ -266,7 +269,7 @@ def comments(source: str, language: str = "") -> list[str]:
         else:
             found.append(text)
         last_line = line
-    return found
+    return [text for text in found if not _LEGAL.search(text)]
 
 
 def without_docstring(source: str, docstring: str) -> str:

@@ -19,11 +19,13 @@ GOLDEN = {
     5: "533ad8b5411b479e263a2e324bc2fb148af094e2da7d215df9167146d699a49b",
     3: "6f815a0f473b7c7b6211c480e5930ee60e57bc7d2b4aa34374d59593bc1a35e0",
     4: "6f815a0f473b7c7b6211c480e5930ee60e57bc7d2b4aa34374d59593bc1a35e0",
+    6: "f76f2d1e31deebf37e6111035c34bad5b1869ca6c6c875d03a8b14b5a2aff14a",
     2: "78cbe3ac871afc964f11e7057a334c807a8255ec212a4c64c0f9cd7b8bbaa599",
 }
 """Digest of all rows of SOURCE, by INDEX_VERSION. Where it is another one, move the version and add a line.
 
-4: the same rows; the table of words counts those of code by themselves.
+4: the same rows; the table of words counts those of code by themselves. 6: what no model wrote of a function is not
+among its words.
 """
 
 SOURCE = {

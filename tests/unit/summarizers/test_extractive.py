@@ -7,11 +7,24 @@ from hypothesis import strategies as st
 from summidx.keys import digest
 from summidx.records import ChildSummary, Level, Origin, Status, SummaryRequest, Unit
 from summidx.summarizers.extractive import EXTRACTIVE_VERSION, extract_summary
-from summidx.summarizers.prose import identifiers
+from summidx.summarizers.prose import comments, identifiers
 from summidx.summarizers.template import render_template
 
-GOLDEN = {1: "9b47d9694aec23bca74c110531e1319d3c40b8b2ef10b43ab472152930b1cc6d"}
+GOLDEN = {
+    1: "9b47d9694aec23bca74c110531e1319d3c40b8b2ef10b43ab472152930b1cc6d",
+    2: "3ad6c3b7ce5bda51aa5e1365af8ec66af09122755643978ca95bdb2e11e4e5de",
+}
 """Hash of some summaries, by EXTRACTIVE_VERSION: when the text moves on purpose, move the version and add a line."""
+
+LICENSED = """// Copyright 2014 A. Author. All rights reserved.
+// Use of this source code is governed by a license
+// that can be found elsewhere.
+
+package frozen
+
+// Reads what is asked for.
+func read() {}
+"""
 
 
 def container(level: Level, **fields) -> Unit:
@@ -66,6 +79,22 @@ def test_keywords_are_frequent_words_of_prose_and_no_identifiers_of_the_code(mak
     assert "deadline" in keywords
     assert len(keywords) <= 6
     assert not {"send", "request", "adapter", "the", "of"} & set(keywords)
+
+
+@pytest.mark.parametrize(
+    ("language", "source"),
+    [
+        ("go", LICENSED),
+        ("ruby", "# frozen_string_literal: true\n\n# Reads what is asked for.\nmodule A\nend\n"),
+        (
+            "c",
+            "/* Copyright A.\n *\n * Permission is hereby granted.\n *\n * Reads what is asked for.\n */",
+        ),
+        ("python", "# -*- coding: utf-8 -*-\n# vim: set et\n# Reads what is asked for.\n"),
+    ],
+)
+def test_neither_a_licence_nor_what_is_told_to_tools_is_a_comment(language, source):
+    assert comments(source, language) == ["Reads what is asked for."]
 
 
 def test_without_a_docstring_it_leads_with_the_name_in_words_and_the_comments(make_request):
@@ -179,6 +208,7 @@ def test_the_version_moves_when_the_text_moves(make_request):
         make_request(docstring="", level=Level.CLASS, children=CHILDREN),
         *(SummaryRequest(container(level, own_source=README), children=CHILDREN) for level in Level),
         SummaryRequest(container(Level.FILE, language="markdown", own_source=README)),
+        SummaryRequest(container(Level.FILE, language="go", own_source=LICENSED)),
     ]
     found = digest([[s.text, list(s.keywords)] for s in map(extract_summary, requests)])
     assert found == GOLDEN[EXTRACTIVE_VERSION]

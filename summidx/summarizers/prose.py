@@ -197,9 +197,11 @@ def first_sentence(text: str, max_words: int = 30) -> str:
 
 
 def readme_lead(text: str, max_words: int) -> str:
-    """A README's title and its first paragraph of prose; badges, HTML, code and tables are passed over."""
+    """A README's title and its first paragraph of prose; badges, HTML, code, tables and quotes are passed over."""
     title = ""
     for block in _prose_blocks(text):
+        if block.startswith(">"):
+            continue
         heading = re.fullmatch(r"#{1,6}[ \t]+(.*)", block) or re.fullmatch(r"(.+)\n[=\-~^*#]{3,}", block)
         prose = plain(heading[1].rstrip("# ") if heading else block)
         if not _WORD.search(prose):
@@ -237,6 +239,7 @@ def _prose_blocks(text: str) -> Iterator[str]:
     text = re.sub(r"<!--.*?(?:-->|\Z)", "", text, flags=re.DOTALL)
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"^(#{1,6} .*)$", r"\n\1\n", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\S.*\n([=\-~^*#])\2{2,})[ \t]*$", r"\n\1\n", text, flags=re.MULTILINE)
     # A reStructuredText directive and its indented body.
     text = re.sub(r"^\.\. .*\n(?:[ \t]+.*\n|[ \t]*\n(?=[ \t]+\S))*", "\n", text, flags=re.MULTILINE)
     for block in re.split(r"\n[ \t]*\n", text):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from summidx.keys import digest
 from summidx.records import ChildSummary, Level, Origin, Status, SummaryRequest, Unit
 from summidx.summarizers.extractive import EXTRACTIVE_VERSION, extract_summary
-from summidx.summarizers.prose import comments, identifiers
+from summidx.summarizers.prose import comments, identifiers, readme_lead
 from summidx.summarizers.template import render_template
 
 GOLDEN = {
@@ -79,6 +79,18 @@ def test_keywords_are_frequent_words_of_prose_and_no_identifiers_of_the_code(mak
     assert "deadline" in keywords
     assert len(keywords) <= 6
     assert not {"send", "request", "adapter", "the", "of"} & set(keywords)
+
+
+def test_a_readme_is_not_described_by_what_it_quotes():
+    assert readme_lead("# Cop\n\n> Role models are so very important.\n\nIt reads Ruby for faults.\n", 20) == (
+        "Cop: It reads Ruby for faults."
+    )
+
+
+def test_an_underlined_title_is_none_of_the_text_below_it():
+    assert readme_lead("ripgrep (rg)\n------------\nIt searches folders for a pattern.\n", 20) == (
+        "ripgrep (rg): It searches folders for a pattern."
+    )
 
 
 @pytest.mark.parametrize(

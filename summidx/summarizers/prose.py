@@ -80,8 +80,8 @@ _LEGAL = re.compile(
     re.IGNORECASE,
 )
 _PRAGMA = re.compile(
-    r"-\*-|(?:frozen_string_literal|encoding|coding|typed|vim):|(?:type: ?ignore|noqa|pragma|pylint|mypy|ruff|fmt|isort"
-    r"|flake8|eslint|nolint|pyright|yapf|rubocop|jshint|tslint|prettier|clang-format|phpcs|istanbul)\b",
+    r"-\*-|go:|\+build|(?:frozen_string_literal|encoding|coding|typed|vim):|(?:type: ?ignore|noqa|pragma|pylint|mypy"
+    r"|ruff|fmt|isort|flake8|eslint|nolint|pyright|yapf|rubocop|jshint|tslint|prettier|clang-format|phpcs|istanbul)\b",
     re.IGNORECASE,
 )
 _COMMENT = re.compile(r"(?:^|(?<=\s))(?:#(?![!\[])|//+!?|--(?=\s)|;;+|%%?(?=\s)|\*(?=\s))[ \t]*+(.*)", re.MULTILINE)

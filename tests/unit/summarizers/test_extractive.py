@@ -97,6 +97,7 @@ def test_an_underlined_title_is_none_of_the_text_below_it():
     ("language", "source"),
     [
         ("go", LICENSED),
+        ("go", "//go:build !tiny\n// +build !tiny\n\n// Reads what is asked for.\npackage a\n"),
         ("ruby", "# frozen_string_literal: true\n\n# Reads what is asked for.\nmodule A\nend\n"),
         (
             "c",

@@ -12,6 +12,7 @@ CHAOS ?= short
 CHAOS_PROCESSES ?= $(if $(filter long,$(CHAOS)),0,3)
 
 CHAOS_OPTIONS ?=
+VLLM_OPTIONS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed

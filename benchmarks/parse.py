@@ -1,6 +1,6 @@
 """How fast files become units, by language, and what the parsing process needs of memory.
 
-    python benchmarks/parse.py --language go=/path/to/gin [--json FILE]
+    python -m benchmarks.parse --language go=/path/to/gin [--json FILE]
 
 The files are those that are read as code. They are parsed as in a build, in the limited child process and with the
 search for credentials, and once more without it. MB/s are those of the CPU time of both processes, which is what a

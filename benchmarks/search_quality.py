@@ -138,17 +138,17 @@ class Embedded:
         ids = [each.instance_id for each in snapshots.instances]
         texts = [each.problem_statement for each in snapshots.instances]
         asked = embed_once(embedder, [queries.build_query(text).text for text in texts], "query", folder)
-        whole = embed_once(embedder, texts, "query", folder)
         summaries = embed_once(embedder, snapshots.texts, "document", folder)
-        of_sources = np.zeros((0, summaries.shape[1]), np.float32)
-        if sources:
+        of_sources = whole = np.zeros((0, summaries.shape[1]), np.float32)
+        if sources:  # and what is asked of them
+            whole = embed_once(embedder, texts, "query", folder)
             of_sources = embed_once(embedder, snapshots.sources, "document", folder)
             of_sources[[not source for source in snapshots.sources]] = 0.0
         return cls(
             summaries=summaries,
             sources=of_sources,
             queries=dict(zip(ids, asked, strict=True)),
-            texts=dict(zip(ids, whole, strict=True)),
+            texts=dict(zip(ids, whole, strict=sources)),
         )
 
     def cosines(self, instance_id: str, rows: Ints, vectors: str) -> dict[int, float]:

@@ -64,8 +64,9 @@ def build_document(unit: Unit, outcome: Summary | UnitFailure, *, searchable: bo
 
 def _search_text(unit: Unit, summary: Summary | None) -> str:
     """Words for BM25. What no model wrote of a function has only words of its source: they would count twice."""
-    adds = summary is not None and (unit.level is not Level.FUNCTION or summary.origin in _WRITTEN)
-    return build_search_text(unit, summary.text, summary.keywords) if summary and adds else build_search_text(unit)
+    if summary is None or (unit.level is Level.FUNCTION and summary.origin not in _WRITTEN):
+        return build_search_text(unit)
+    return build_search_text(unit, summary.text, summary.keywords)
 
 
 def embedding_text(document: Document) -> str:

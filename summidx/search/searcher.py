@@ -1,16 +1,17 @@
 """Search over one or many published indexes."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from summidx.embedding import Embedder
 from summidx.errors import StorageUnavailable, StoreError, UsageError
-from summidx.records import Hit, Level
+from summidx.records import Hit, Level, Status
 from summidx.search.candidates import Asked, Vector, gather_candidates, map_at_once, sum_documents
 from summidx.search.fleet import PICKED, Fleet, FleetReader
 from summidx.search.query import Query, build_query, limit_terms, select_telling
-from summidx.search.ranking import Candidate, Mode, rank_candidates, rank_files
+from summidx.search.ranking import Candidate, Mode, Ranked, rank_candidates, rank_files
 from summidx.search.selection import Names, Selection, match_names
 from summidx.store.fleet import read_entries
 from summidx.store.fleet_manifest import Entry, count_once
@@ -104,7 +105,7 @@ class Searcher:
         ranked = rank_candidates(gather_candidates(asked, indexes, selection, self._threads), mode)
         if asked.by_content:
             ranked = rank_files(ranked)
-        return [_build_hit(candidate, score) for candidate, score in ranked[:k]]
+        return self._build_hits(ranked[:k], {index.name: index for index in indexes})
 
     def _embed(self, query: Query) -> Vector:
         if self._embedder is None:
@@ -231,21 +232,31 @@ class Searcher:
             "name the index's model (--embedding-model, SUMMIDX_EMBEDDING__MODEL), or search with mode bm25"
         )
 
+    def _build_hits(self, ranked: Ranked, indexes: Mapping[str, PublishedIndex]) -> list[Hit]:
+        rows: dict[str, list[int]] = defaultdict(list)
+        for candidate, _ in ranked:
+            rows[candidate.repo].append(candidate.row)
+        if not rows:
+            return []
+        found = map_at_once(self._threads, lambda name: indexes[name].table.tell(rows[name]), list(rows))
+        told = dict(zip(rows, found, strict=True))
+        return [_build_hit(candidate, score, told[candidate.repo][candidate.row]) for candidate, score in ranked]
 
-def _build_hit(candidate: Candidate, score: float) -> Hit:
+
+def _build_hit(candidate: Candidate, score: float, told: Mapping[str, Any]) -> Hit:
     document = candidate.document
     return Hit(
         repo=candidate.repo,
-        id=document.id,
+        id=told["id"],
         level=document.level,
         path=document.path,
         name=document.name,
         qualified_name=document.qualified_name,
-        start_line=document.start_line,
-        end_line=document.end_line,
-        signature=document.signature,
-        summary=document.summary,
-        status=document.status,
+        start_line=told["start_line"],
+        end_line=told["end_line"],
+        signature=told["signature"],
+        summary=told["summary"],
+        status=Status(told["status"]),
         score=score,
         bm25=candidate.bm25,
         similarity=candidate.similarity,

@@ -28,22 +28,19 @@ _TYPES: Mapping[str, pa.DataType] = {
     "search_text": pa.large_string(),
 }
 DOCUMENT_COLUMNS = tuple(field.name for field in fields(Document))
-NOT_SEARCHED: Mapping[str, Any] = {
-    "language": "",
-    "keywords": (),
-    "calls": (),
-    "called_by": (),
-    "origin": None,
-    "reason": "",
-    "truncated": False,
-    "content_hash": "",
-    "summary_key": "",
-    "model": "",
-    "prompt_version": "",
-    "tokens_in": 0,
-    "tokens_out": 0,
-}
-SEARCHED_COLUMNS = tuple(name for name in DOCUMENT_COLUMNS if name not in NOT_SEARCHED)
+RANKED_COLUMNS = (
+    "level",
+    "path",
+    "name",
+    "qualified_name",
+    "imports",
+    "is_test",
+    "is_secondary",
+    "search_text",
+)
+"""What candidates are ranked by, beside their vectors: hundreds for a query, and each column costs by itself."""
+HIT_COLUMNS = ("id", "start_line", "end_line", "signature", "summary", "status")
+"""What the few that are shown say beside that."""
 AVERAGE_WORDS = b"average_words"
 """Key of what is kept in the schema of the documents; absent in an index that was built before."""
 TOLD_COLUMNS = tuple(name for name in DOCUMENT_COLUMNS if name != "search_text")
@@ -119,6 +116,22 @@ def _clean(value: object) -> object:
     if isinstance(value, tuple):
         return [without_surrogates(each) for each in value]
     return value
+
+
+_UNRANKED: Mapping[str, Any] = {
+    **dict.fromkeys(("id", "language", "signature", "summary", "reason"), ""),
+    **dict.fromkeys(("content_hash", "summary_key", "model", "prompt_version"), ""),
+    **dict.fromkeys(("start_line", "end_line", "tokens_in", "tokens_out"), 0),
+    **dict.fromkeys(("keywords", "calls", "called_by"), ()),
+    "truncated": False,
+    "status": Status.FAILED,  # as every document without a summary
+    "origin": None,
+}
+
+
+def build_ranked(row: dict[str, Any]) -> Document:
+    """The document of a row's `RANKED_COLUMNS`; its other fields are empty."""
+    return build_document({**_UNRANKED, **row})
 
 
 def build_document(row: dict[str, Any]) -> Document:

@@ -17,8 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from lancedb.expr import Expr, col
-from lancedb.query import LanceQueryBuilder
-from lancedb.table import Table
 
 from summidx.errors import StorageUnavailable, StoreError, UsageError
 from summidx.store.lance import (
@@ -26,16 +24,13 @@ from summidx.store.lance import (
     WORDS,
     add_vector_index,
     describe_fault,
-    faults_of,
     first_line,
     index_values,
     index_words,
-    open_tables,
-    search_vectors,
-    search_word_groups,
 )
 from summidx.store.names import escape_name, unescape_name, without_surrogates
 from summidx.store.place import TableAddress
+from summidx.store.table_reader import TableReader
 from summidx.store.tables import IndexTable, OuterRows
 
 _WORDS_AT_ONCE = 64
@@ -225,19 +220,18 @@ class SegmentTable:
 
     def __init__(self, address: TableAddress) -> None:
         self.address = address
-        self._database, self._table = open_tables(address)
+        self._table = TableReader(address)
 
     @cached_property
-    def _words(self) -> Table:
-        return self._database.open_table(WORDS)
+    def _words(self) -> TableReader:
+        return TableReader(self.address, WORDS)
 
     def frequencies(self, words: Iterable[str]) -> dict[str, FleetFrequency]:
         """How often each word is; words that are nowhere are left out."""
         asked = sorted({without_surrogates(word) for word in words})
         if not asked:
             return {}
-        with faults_of(self.address):
-            found = self._words.search().where(col("word").isin(asked)).limit(len(asked)).to_arrow().to_pylist()
+        found = self._words.read(_WORD_SCHEMA.names, where=col("word").isin(asked)).to_pylist()
         return {row["word"]: FleetFrequency(row["rows"], row["documents"], row["code_documents"]) for row in found}
 
     def bm25(
@@ -246,32 +240,30 @@ class SegmentTable:
         """The k best rows by BM25, nearly; `terms` are words and weights. `repos`: only of these indexes."""
         if not terms:
             return []
-        query = search_word_groups(self._table, terms).select([*_OF_ROW, "_score"]).limit(k)
-        return self._read(query, repos)
+        found = self._table.search_words(terms, k, [*_OF_ROW, "_score"], where=_only(repos), exact=False)
+        return self._match(found, found.column("_score").to_pylist())
 
     def nearest(
         self, vector: npt.NDArray[np.float32], k: int, *, repos: Sequence[str] | None = None
     ) -> list[FleetMatch]:
         """The k rows whose vectors have the largest cosine with `vector`, nearly; `repos`: only of these indexes."""
-        query = search_vectors(self._table, vector).select([*_OF_ROW, "_distance"]).limit(k)
-        return self._read(query, repos)
+        found = self._table.search_vectors(vector, k, [*_OF_ROW, "_distance"], where=_only(repos))
+        return self._match(found, [1.0 - distance for distance in found.column("_distance").to_pylist()])
 
-    def _read(self, query: LanceQueryBuilder, repos: Sequence[str] | None) -> list[FleetMatch]:
-        condition: Expr | None = None if repos is None else col("repo").isin([escape_name(name) for name in repos])
-        with faults_of(self.address):
-            found = (query if condition is None else query.where(condition)).to_arrow().to_pylist()
+    def _match(self, found: pa.Table, scores: Sequence[float]) -> list[FleetMatch]:
+        repos, publish_ids, aside = (found.column(name).to_pylist() for name in _OF_ROW)
         try:
-            return [
-                FleetMatch(
-                    unescape_name(row["repo"]),
-                    row["publish_id"],
-                    1.0 - row["_distance"] if "_distance" in row else row["_score"],
-                    row["is_aside"],
-                )
-                for row in found
-            ]
+            names = {repo: unescape_name(repo) for repo in set(repos)}
         except UsageError as error:  # no name that was ever written
             raise describe_fault(self.address, error) from error
+        return [
+            FleetMatch(names[repo], publish_id, score, is_aside)
+            for repo, publish_id, is_aside, score in zip(repos, publish_ids, aside, scores, strict=True)
+        ]
+
+
+def _only(repos: Sequence[str] | None) -> Expr | None:
+    return None if repos is None else col("repo").isin([escape_name(name) for name in repos])
 
 
 _OF_ROW = ("repo", "publish_id", "is_aside")

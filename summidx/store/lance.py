@@ -1,17 +1,10 @@
-"""What the tables of an index and of the fleet have in common: names, indexes, queries, faults."""
+"""What the tables of an index and of the fleet have in common: names, indexes, queries by words, faults."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import cast
+from collections.abc import Sequence
 
-import lancedb
-import numpy as np
-import numpy.typing as npt
-from lancedb.db import DBConnection
 from lancedb.index import FTS, BTree, IvfFlat
-from lancedb.query import BooleanQuery, FullTextQuery, LanceQueryBuilder, LanceVectorQueryBuilder, MatchQuery, Occur
+from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 from lancedb.table import Table
 
 from summidx.errors import StorageUnavailable, StoreError
@@ -63,33 +56,6 @@ def describe_fault(address: TableAddress, error: Exception) -> StoreError:
     return StoreError(f"the index in {address.uri} is damaged ({first_line(error)}): build it again")
 
 
-@contextmanager
-def faults_of(address: TableAddress) -> Iterator[None]:
-    """What LanceDB raises in this block, as one of our errors (`describe_fault`)."""
-    try:
-        yield
-    except (RuntimeError, OSError, ValueError) as error:
-        raise describe_fault(address, error) from error
-    except BaseException as error:
-        if type(error).__name__ not in PANICS:
-            raise
-        raise describe_fault(address, RuntimeError("it makes LanceDB panic")) from None
-
-
-def open_tables(address: TableAddress) -> tuple[DBConnection, Table]:
-    """The database at an address, and its table of documents.
-
-    Raises:
-        StoreError: it is missing or damaged.
-    """
-    uri = address.uri
-    if isinstance(uri, Path) and not (uri / f"{DOCUMENTS}.lance").is_dir():  # connecting would make the folder
-        raise StoreError(f"{uri} holds no table: the index is damaged, build it again")
-    with faults_of(address):
-        database = lancedb.connect(uri, storage_options=dict(address.options) or None)
-        return database, database.open_table(DOCUMENTS)
-
-
 def index_words(table: Table) -> None:
     """Build the index for BM25 over the column `search_text`."""
     table.create_index("search_text", config=_WHOLE_WORDS)
@@ -106,29 +72,19 @@ def add_vector_index(table: Table, rows: int) -> None:
         table.create_index("vector", config=_PARTITIONS)
 
 
-def search_words(table: Table, terms: Sequence[tuple[str, float]]) -> LanceQueryBuilder:
+def match_words(terms: Sequence[tuple[str, float]]) -> BooleanQuery:
     """A query by BM25; the scores of the terms, times their weights, are added."""
-    clauses = [(Occur.SHOULD, _match_word(word, weight)) for word, weight in terms]
-    return table.search(BooleanQuery(clauses), query_type="fts")
+    return BooleanQuery([(Occur.SHOULD, _match_word(word, weight)) for word, weight in terms])
 
 
-def search_word_groups(table: Table, terms: Sequence[tuple[str, float]]) -> LanceQueryBuilder:
+def match_word_groups(terms: Sequence[tuple[str, float]]) -> BooleanQuery:
     """The same, nearly, in half the time: terms of like weight are one clause, with their mean weight."""
     ordered = sorted(terms, key=lambda term: -term[1])
     size = -(-len(ordered) // WORD_GROUPS)
     groups = [ordered[at : at + size] for at in range(0, len(ordered), size)]
-    clauses = [
-        (Occur.SHOULD, _match_word(" ".join(word for word, _ in group), sum(each for _, each in group) / len(group)))
-        for group in groups
-    ]
-    return table.search(BooleanQuery(clauses), query_type="fts")
-
-
-def search_vectors(table: Table, vector: npt.NDArray[np.float32], *, exact: bool = False) -> LanceVectorQueryBuilder:
-    """A query by cosine, by the approximate index where there is one, unless it must be exact."""
-    query = cast(LanceVectorQueryBuilder, table.search(vector, vector_column_name="vector", query_type="vector"))
-    query = query.distance_type("cosine")
-    return query.bypass_vector_index() if exact else query.nprobes(PROBES)
+    return match_words(
+        [(" ".join(word for word, _ in group), sum(each for _, each in group) / len(group)) for group in groups]
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,19 +19,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from lancedb.expr import Expr, col, lit
-from lancedb.query import LanceQueryBuilder
-from lancedb.table import Table
 
 from summidx.errors import StoreError
 from summidx.records import Document, Level, Vectors
 from summidx.store.columns import (
     AVERAGE_WORDS,
     DOCUMENT_COLUMNS,
-    NOT_SEARCHED,
+    HIT_COLUMNS,
+    RANKED_COLUMNS,
     ROWS_PER_BATCH,
-    SEARCHED_COLUMNS,
     TOLD_COLUMNS,
     build_document,
+    build_ranked,
     build_schema,
     count_average,
     count_words,
@@ -45,17 +43,13 @@ from summidx.store.lance import (
     DOCUMENTS,
     WORDS,
     add_vector_index,
-    faults_of,
     first_line,
     index_values,
     index_words,
-    open_tables,
-    search_vectors,
-    search_word_groups,
-    search_words,
 )
 from summidx.store.names import without_surrogates
 from summidx.store.place import TableAddress
+from summidx.store.table_reader import TableReader, faults_of
 
 _ROWS_PER_FILE = 2**20
 """LanceDB begins another file past so many (`max_rows_per_file`). In one file, its id of a row is the row's place."""
@@ -135,11 +129,11 @@ class IndexTable:
         self.address = address
         self._held: HeldRows | None = None
         self._holding = threading.Lock()
-        self._database, self._table = open_tables(address)
+        self._table = TableReader(address)
 
     @cached_property
-    def _words(self) -> Table:
-        return self._database.open_table(WORDS)
+    def _words(self) -> TableReader:
+        return TableReader(self.address, WORDS)
 
     @cached_property
     def dim(self) -> int:
@@ -148,17 +142,16 @@ class IndexTable:
 
     def count(self) -> int:
         """Number of rows."""
-        with faults_of(self.address):
-            return int(self._table.count_rows())
+        return self._table.count()
 
     def read_whole(self) -> None:
         """Read every row of both tables, vectors included, and ask the index of words once."""
-        with faults_of(self.address):
-            for table in (self._table, self._words):
-                table.to_arrow().validate(full=True)
-            rows = self._table.search().select(["vector"]).limit(max(1, self.count())).to_arrow()
-            values = vectors_of(rows, self.dim)
-            words = self._words.search().limit(1).to_arrow().to_pylist()
+        for table in (self._table, self._words):
+            whole = table.read_all()
+            with faults_of(self.address):
+                whole.validate(full=True)
+        values = vectors_of(self._table.read(["vector"]), self.dim)
+        words = self._words.read(["word"], limit=1).to_pylist()
         if not np.isfinite(values).all():
             raise StoreError(f"the index in {self.address.uri} is damaged (a vector holds no numbers): build it again")
         if not all(self.bm25([(row["word"], 1.0)], 1) for row in words):
@@ -170,9 +163,7 @@ class IndexTable:
         Without `searchable` their words for BM25 are not read, which are most of their bytes.
         """
         columns = DOCUMENT_COLUMNS if searchable else TOLD_COLUMNS
-        query = self._table.search().select(["row", *columns]).limit(max(1, self.count()))
-        found = self._read_documents(query, _filter(levels, None))
-        return [document for _, document in sorted(found, key=itemgetter(0))]
+        return self._read_documents(columns, _filter(levels, None))
 
     def told_schema(self, *, vectors: bool) -> pa.Schema:
         """Names and types of the columns that `batches` gives."""
@@ -192,9 +183,8 @@ class IndexTable:
         columns = [*TOLD_COLUMNS, *(["vector"] if vectors else [])]
         for start in range(0, self.count(), rows_per_batch):
             end = min(start + rows_per_batch, self.count())
-            query = self._table.search().where((col("row") >= lit(start)) & (col("row") < lit(end)))
-            with faults_of(self.address):
-                found = query.select(["row", *columns]).limit(rows_per_batch).to_arrow().sort_by("row")
+            part = (col("row") >= lit(start)) & (col("row") < lit(end))
+            found = self._table.read(["row", *columns], where=part, limit=rows_per_batch).sort_by("row")
             if found.column("row").to_pylist() != list(range(start, end)):
                 raise StoreError(f"the index in {self.address.uri} is damaged (rows are missing): build it again")
             yield from found.select(columns).combine_chunks().to_batches()
@@ -203,13 +193,12 @@ class IndexTable:
         """The documents of some rows, in the writer's order, whole but for their words for BM25."""
         if not rows:
             return []
-        query = self._table.search().select(["row", *TOLD_COLUMNS]).limit(len(rows))
-        return [document for _, document in sorted(self._read_documents(query, _filter(None, rows)), key=itemgetter(0))]
+        return self._read_documents(TOLD_COLUMNS, _filter(None, rows))
 
     def take(
         self, rows: Sequence[int], vector: npt.NDArray[np.float32] | None = None
     ) -> dict[int, tuple[Document, float | None]]:
-        """The documents of some rows, as far as search reads them: the other fields are empty.
+        """The documents of some rows, as far as they are ranked by it: the other fields are empty.
 
         Each with the cosine of its vector and `vector`, or None without one.
         """
@@ -217,21 +206,28 @@ class IndexTable:
             return {}
         wanted = sorted(rows)
         cosines: Sequence[float | None] = [None] * len(wanted)
-        if self._is_held():
-            held = self._read_held()
-            found = held.columns.take(pa.array(wanted))
-            if vector is not None:
-                cosines = cosines_of(held.vectors[wanted], vector).tolist()
-        else:
-            columns = ["row", *SEARCHED_COLUMNS, *(["vector"] if vector is not None else [])]
-            with faults_of(self.address):
-                # one writer wrote all rows at once, and none is ever deleted: a row's number is its offset
-                found = self._table.take_offsets(wanted).select(columns).to_arrow()
-            if vector is not None:
-                cosines = cosines_of(vectors_of(found, self.dim), vector).tolist()
-                found = found.drop_columns(["vector"])
+        found = self._take(
+            wanted, [*RANKED_COLUMNS, *(["vector"] if vector is not None and not self._is_held() else [])]
+        )
+        if vector is not None:
+            values = self._read_held().vectors[wanted] if self._is_held() else vectors_of(found, self.dim)
+            cosines = cosines_of(values, vector).tolist()
+            found = found.select(["row", *RANKED_COLUMNS])
         taken = zip(found.to_pylist(), cosines, strict=True)
-        return {row.pop("row"): (build_document(NOT_SEARCHED | row), cosine) for row, cosine in taken}
+        return {row.pop("row"): (build_ranked(row), cosine) for row, cosine in taken}
+
+    def tell(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Of some rows what a hit says and is not ranked by (`HIT_COLUMNS`)."""
+        if not rows:
+            return {}
+        return {row.pop("row"): row for row in self._take(sorted(rows), HIT_COLUMNS).to_pylist()}
+
+    def _take(self, rows: list[int], columns: Sequence[str]) -> pa.Table:
+        """Rows, which are in order, with the column `row`."""
+        if self._is_held():
+            return self._read_held().columns.select(["row", *columns]).take(pa.array(rows))
+        # one writer wrote all rows at once, and none is ever deleted: a row's number is its offset
+        return self._table.take(rows, ["row", *columns])
 
     @cached_property
     def documents_total(self) -> int:
@@ -246,8 +242,7 @@ class IndexTable:
     @cached_property
     def code_documents(self) -> int:
         """Number of rows that are neither tests nor secondary (`Document.is_secondary`), counted once."""
-        with faults_of(self.address):
-            return int(self._table.count_rows("NOT is_test AND NOT is_secondary"))
+        return self._table.count("NOT is_test AND NOT is_secondary")
 
     @cached_property
     def average_words(self) -> float:
@@ -255,8 +250,7 @@ class IndexTable:
         kept = (self._table.schema.metadata or {}).get(AVERAGE_WORDS)
         if kept is not None:
             return float(kept)
-        texts = [row["search_text"] for row in self._read_rows(["search_text"], None)]
-        return count_average(texts)
+        return count_average(self._table.read(["search_text"]).column("search_text").to_pylist())
 
     def document_frequencies(self, words: Iterable[str]) -> dict[str, Frequency]:
         """Number of documents that hold each word; words that none holds are left out."""
@@ -267,9 +261,8 @@ class IndexTable:
             held = self._held_words
             rows = held.filter(pc.is_in(held.column("word"), value_set=pa.array(asked, pa.string()))).to_pylist()
         else:
-            with faults_of(self.address):
-                query = self._words.search().where(col("word").isin(asked)).limit(len(asked))
-                rows = with_code_documents(query.to_arrow()).to_pylist()
+            columns = self._words.schema.names
+            rows = with_code_documents(self._words.read(columns, where=col("word").isin(asked))).to_pylist()
         return {row["word"]: Frequency(row["documents"], row["code_documents"]) for row in rows}
 
     def _is_held(self) -> bool:
@@ -287,20 +280,17 @@ class IndexTable:
         return self._held
 
     def _scan(self) -> HeldRows:
-        query = self._table.search().select(["row", *SEARCHED_COLUMNS, "vector"]).limit(max(1, self.count()))
-        with faults_of(self.address):
-            return HeldRows.of(query.to_arrow(), self.dim)
+        return HeldRows.of(self._table.read(["row", *RANKED_COLUMNS, *HIT_COLUMNS, "vector"]), self.dim)
 
     def read_words(self) -> pa.Table:
         """Of each word how many documents hold it, and how many of those of code: `word`, `documents`, ..."""
-        with faults_of(self.address):
-            return with_code_documents(self._words.to_arrow())
+        return with_code_documents(self._words.read_all())
 
     def read_outer(self) -> OuterRows:
         """The files, directories and the repository; one row more for what has no file's row (`--levels`)."""
         columns = ["row", "level", "path", "is_test", "is_secondary", "search_text"]
         outer = frozenset(level.value for level in OUTER_LEVELS)
-        rows = sorted(self._read_rows(columns, None), key=itemgetter("row"))
+        rows = self._table.read(columns).sort_by("row").to_pylist()
         inner: dict[str, set[str]] = defaultdict(set)
         for row in rows:
             if row["level"] not in outer:
@@ -332,15 +322,8 @@ class IndexTable:
             documents=len(rows),
         )
 
-    def _read_rows(self, columns: Sequence[str], condition: Expr | None) -> list[dict[str, Any]]:
-        query = self._table.search().select(list(columns)).limit(max(1, self.count()))
-        with faults_of(self.address):
-            return list((query if condition is None else query.where(condition)).to_arrow().to_pylist())
-
     def _read_vectors(self, levels: Iterable[str] | None) -> dict[int, npt.NDArray[np.float32]]:
-        query = self._table.search().select(["row", "vector"]).limit(max(1, self.count()))
-        with faults_of(self.address):
-            found = (query if levels is None else query.where(col("level").isin(sorted(levels)))).to_arrow()
+        found = self._table.read(["row", "vector"], where=None if levels is None else col("level").isin(sorted(levels)))
         return dict(zip(found.column("row").to_pylist(), vectors_of(found, self.dim), strict=True))
 
     def find_rows(self, column: Literal["name", "path"], values: Iterable[str], levels: Iterable[Level]) -> list[int]:
@@ -352,15 +335,12 @@ class IndexTable:
         if self._is_held():
             return self._read_held().find_rows(column, wanted, among)
         condition = col(column).isin(wanted) & col("level").isin(among)
-        with faults_of(self.address):
-            found = self._table.search().where(condition).select(["row"]).limit(max(1, self.count())).to_arrow()
-        return sorted(found.column("row").to_pylist())
+        return sorted(self._table.read(["row"], where=condition).column("row").to_pylist())
 
     def paths(self, levels: Iterable[Level]) -> list[str]:
         """The paths of documents of some levels, each once, in the writer's order."""
         condition = col("level").isin([level.value for level in levels])
-        with faults_of(self.address):
-            found = self._table.search().where(condition).select(["row", "path"]).limit(max(1, self.count())).to_arrow()
+        found = self._table.read(["row", "path"], where=condition)
         return list(dict.fromkeys(found.sort_by("row").column("path").to_pylist()))
 
     def bm25(
@@ -381,10 +361,7 @@ class IndexTable:
         """
         if not terms or k < 1:
             return []
-        query = search_words(self._table, terms).limit(k)
-        return rank_matches(
-            Match(row, score) for row, score in self._read_scores(query, _filter(levels, rows), "_score")
-        )
+        return self._search_words(terms, k, _filter(levels, rows), exact=True)
 
     def find_words(
         self, terms: Sequence[tuple[str, float]], k: int, *, levels: Iterable[Level] | None = None
@@ -392,10 +369,7 @@ class IndexTable:
         """The same in half the time, with scores that are nearly right: to find what is then scored (`score_words`)."""
         if not terms or k < 1:
             return []
-        query = search_word_groups(self._table, terms).limit(k)
-        return rank_matches(
-            Match(row, score) for row, score in self._read_scores(query, _filter(levels, None), "_score")
-        )
+        return self._search_words(terms, k, _filter(levels, None), exact=False)
 
     def nearest(
         self,
@@ -421,22 +395,17 @@ class IndexTable:
             raise StoreError(f"the query's vector has shape {vector.shape}, but the index holds {self.dim} dimensions")
         if k < 1 or (rows is not None and not rows):
             return []
-        if not self._is_held():
-            return self._nearest_by_index(vector, k, levels, rows, exact=exact)
-        return self._read_held().nearest(vector, k, levels, rows)
-
-    def _nearest_by_index(
-        self,
-        vector: npt.NDArray[np.float32],
-        k: int,
-        levels: Iterable[Level] | None,
-        rows: Sequence[int] | None,
-        *,
-        exact: bool,
-    ) -> list[Match]:
-        query = search_vectors(self._table, vector, exact=exact).limit(k)
-        distances = self._read_scores(query, _filter(levels, rows), "_distance")
-        return rank_matches(Match(row, 1.0 - distance) for row, distance in distances)
+        if self._is_held():
+            return self._read_held().nearest(vector, k, levels, rows)
+        found = self._table.search_vectors(
+            vector,
+            k,
+            [*self._row_columns, "_distance"],
+            where=_filter(levels, rows),
+            exact=exact,
+            row_ids=self._is_one_file,
+        )
+        return rank_matches(Match(row, 1.0 - distance) for row, distance in self._scores(found, "_distance"))
 
     @property
     def held_bytes(self) -> int:
@@ -445,21 +414,31 @@ class IndexTable:
         held = self._held.nbytes if self._held else 0
         return int(held + (words.nbytes if words is not None else 0))
 
-    def _read_scores(self, query: LanceQueryBuilder, condition: Expr | None, column: str) -> list[tuple[int, float]]:
-        """Rows and their scores. To read the column `row` as well would take a seventh to a quarter of the time."""
-        is_one_file = self.documents_total < _ROWS_PER_FILE
-        query = query.select([column]).with_row_id(True) if is_one_file else query.select(["row", column])
-        with faults_of(self.address):
-            found = (query if condition is None else query.where(condition)).to_arrow()
-        rows = found.column("_rowid" if is_one_file else "row").to_pylist()
-        return list(zip(rows, found.column(column).to_pylist(), strict=True))
+    def _search_words(
+        self, terms: Sequence[tuple[str, float]], k: int, condition: Expr | None, *, exact: bool
+    ) -> list[Match]:
+        columns = [*self._row_columns, "_score"]
+        found = self._table.search_words(terms, k, columns, where=condition, exact=exact, row_ids=self._is_one_file)
+        return rank_matches(Match(row, score) for row, score in self._scores(found, "_score"))
 
-    def _read_documents(self, query: LanceQueryBuilder, condition: Expr | None) -> Iterator[tuple[int, Document]]:
+    @property
+    def _is_one_file(self) -> bool:
+        return self.documents_total < _ROWS_PER_FILE
+
+    @property
+    def _row_columns(self) -> list[str]:
+        """What a search must read to know the rows: to read the column `row` takes a seventh to a quarter more time."""
+        return [] if self._is_one_file else ["row"]
+
+    def _scores(self, found: pa.Table, column: str) -> Iterator[tuple[int, float]]:
+        rows = found.column("_rowid" if self._is_one_file else "row")
+        return zip(rows.to_pylist(), found.column(column).to_pylist(), strict=True)
+
+    def _read_documents(self, columns: Sequence[str], condition: Expr | None) -> list[Document]:
+        """In the writer's order."""
+        found = self._table.read(["row", *columns], where=condition).sort_by("row").drop_columns(["row"])
         with faults_of(self.address):
-            batches = (query if condition is None else query.where(condition)).to_arrow().to_batches()
-            for batch in batches:
-                for row in batch.to_pylist():
-                    yield row.pop("row"), build_document(row)
+            return [build_document(row) for batch in found.to_batches() for row in batch.to_pylist()]
 
 
 def _filter(levels: Iterable[Level] | None, rows: Sequence[int] | None) -> Expr | None:

@@ -16,7 +16,7 @@ from summidx.errors import Stopped, StoreError, UnknownIndex
 from summidx.records import Skip, SkipReason, Status
 from summidx.stop import Stop
 from summidx.store.generations import IndexRoot
-from summidx.store.lance import faults_of
+from summidx.store.table_reader import faults_of
 from summidx.store.tables import IndexTable
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,6 +71,7 @@ def test_an_index_without_a_document_is_a_file_without_a_row(tmp_path, write, ma
 
 def test_rows_that_are_missing_are_damage_and_not_a_shorter_file(write, document):
     table = write([document(f"{n}.py") for n in range(5)])
-    table._table.delete("row = 2")
+    lancedb.connect(table.address.uri).open_table("documents").delete("row = 2")
+    table = IndexTable(table.address)
     with pytest.raises(StoreError, match="rows are missing"):
         list(table.batches(vectors=False))

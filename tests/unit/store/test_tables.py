@@ -46,9 +46,14 @@ def test_documents_come_back_in_their_order_with_all_their_fields(write, documen
     assert table.documents([Level.FILE, Level.DIRECTORY]) == documents[1:]
     assert table.documents([]) == []
     taken = table.take([2, 0])
-    assert [(row, each.id, each.search_text, each.imports) for row, (each, _) in sorted(taken.items())] == [
-        (row, documents[row].id, documents[row].search_text, documents[row].imports) for row in (0, 2)
+    assert [(row, each.path, each.search_text, each.imports) for row, (each, _) in sorted(taken.items())] == [
+        (row, documents[row].path, documents[row].search_text, documents[row].imports) for row in (0, 2)
     ]
+    told = table.tell([2, 0])
+    assert [(row, each["id"], each["summary"], each["status"]) for row, each in sorted(told.items())] == [
+        (row, documents[row].id, documents[row].summary, documents[row].status) for row in (0, 2)
+    ]
+    assert (table.take([]), table.tell([])) == ({}, {})
 
 
 def test_an_index_without_a_document_can_be_written_and_searched(write):
@@ -62,7 +67,7 @@ def test_more_documents_than_one_batch_keep_their_order(write, document, vectors
     documents = [document(f"{n}.py") for n in range(10_050)]
     table = write(documents, vectors(10_050))
     assert [each.id for each in table.documents()] == [each.id for each in documents]
-    assert table.take([10_049])[10_049][0].id == "10049.py"
+    assert table.take([10_049])[10_049][0].path == table.tell([10_049])[10_049]["id"] == "10049.py"
 
 
 def test_text_that_is_no_unicode_is_escaped(write, document):
@@ -206,7 +211,10 @@ def test_a_large_table_is_searched_by_an_approximate_index_and_holds_nothing(wri
     known = vectors(2_500, 16)
     table = write(documents, known)
     table.hold = True
-    kinds = {index.columns[0]: index.index_type for index in table._table.list_indices()}
+    kinds = {
+        index.columns[0]: index.index_type
+        for index in lancedb.connect(table.address.uri).open_table("documents").list_indices()
+    }
     assert (kinds["vector"], kinds["name"]) == ("IvfFlat", "BTree")
     same = 0
     for row in range(0, 2_500, 250):
@@ -221,7 +229,7 @@ def test_a_large_table_is_searched_by_an_approximate_index_and_holds_nothing(wri
     }
     assert table.find_rows("name", ["n9"], [Level.FILE]) == [9]
     ((document, cosine),) = table.take([9], known.values[9]).values()
-    assert (document.id, round(cosine, 4)) == ("9.py", 1.0)
+    assert (document.path, round(cosine, 4)) == ("9.py", 1.0)
     assert table.held_bytes == 0
 
 
@@ -236,7 +244,8 @@ def test_what_is_held_in_memory_answers_as_the_table_does(write, document, vecto
             [(match.row, round(match.score, 5)) for match in near],
             table.document_frequencies(["word7", "retry", "none"]),
             table.find_rows("name", ["n3", "n5"], [Level.FILE]),
-            {row: (each.id, round(cosine, 5)) for row, (each, cosine) in table.take([9, 2], known.values[3]).items()},
+            {row: (each.path, round(cosine, 5)) for row, (each, cosine) in table.take([9, 2], known.values[3]).items()},
+            table.tell([9, 2]),
         )
 
     before = ask()

@@ -3,7 +3,6 @@
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -31,8 +30,6 @@ PREFILTER_BELOW = 0.7
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """`map`, or that of an executor."""
-
-_Search = Callable[[], list[FleetMatch]]
 
 
 class Fleet:
@@ -67,11 +64,23 @@ class Fleet:
         rows = _sum_rows(found)
         return {word: weight * idf(self._rows, rows[word]) for word, weight in terms}
 
+    def find_near(
+        self, vector: npt.NDArray[np.float32] | None, members: Mapping[str, str], run: Map = map
+    ) -> Iterable[list[FleetMatch]]:
+        """What is nearest to the vector in each segment, for `pick`; nothing without a vector.
+
+        An executor's `run` looks for it from now on, while words are counted.
+        """
+        if vector is None:
+            return ()
+        segments = [(each, only) for each, only in self._searched(members) if each.dim == len(vector)]
+        return run(lambda part: self._open(part[0]).nearest(vector, VECTORS_DEPTH, repos=part[1]), segments)
+
     def pick(
         self,
         terms: Sequence[tuple[str, float]],
         found: Sequence[Mapping[str, FleetFrequency]],
-        vector: npt.NDArray[np.float32] | None,
+        near: Iterable[list[FleetMatch]],
         members: Mapping[str, str],
         run: Map = map,
     ) -> list[str]:
@@ -80,27 +89,31 @@ class Fleet:
         Args:
             terms: (word, weight); () where words do not count.
             found: `frequencies` of the words.
-            vector: the query's; None where vectors do not count.
+            near: `find_near` of the query's vector.
             members: publish id by name of the indexes that may be picked.
             run: as `map`; that of an executor asks several segments at once.
         """
         rows = _sum_rows(found)
-        words: list[_Search] = []
-        near: list[_Search] = []
-        for segment, part in zip(self._segments, found, strict=True):
-            live = [name for name, publish_id in segment.members.items() if members.get(name) == publish_id]
-            if not live:
-                continue
-            only = live if len(live) < PREFILTER_BELOW * len(segment.members) else None
-            table = self._open(segment)
-            here = {word: each.rows for word, each in part.items()}
+        counted = {each.generation: part for each, part in zip(self._segments, found, strict=True)}
+
+        def find(part: tuple[Segment, list[str] | None]) -> list[FleetMatch]:
+            segment, only = part
+            here = {word: each.rows for word, each in counted[segment.generation].items()}
             weighed = weigh_terms(terms, here, segment.rows, rows, self._rows)
-            words.append(partial(table.bm25, weighed, WORDS_DEPTH, repos=only))
-            if vector is not None and segment.dim == len(vector):
-                near.append(partial(table.nearest, vector, VECTORS_DEPTH, repos=only))
-        matches = list(run(lambda search: search(), [*words, *near]))
-        by_words, by_vectors = chain(*matches[: len(words)]), chain(*matches[len(words) :])
+            return self._open(segment).bm25(weighed, WORDS_DEPTH, repos=only)
+
+        by_words = list(chain.from_iterable(run(find, self._searched(members))))
+        by_vectors = chain.from_iterable(near)
         return rank_repositories(_select(by_words, members, WORDS_DEPTH), _select(by_vectors, members, VECTORS_DEPTH))
+
+    def _searched(self, members: Mapping[str, str]) -> list[tuple[Segment, list[str] | None]]:
+        """The segments that hold some of them, each with the only names to look for; None: all, and choose after."""
+        searched: list[tuple[Segment, list[str] | None]] = []
+        for segment in self._segments:
+            live = [name for name, publish_id in segment.members.items() if members.get(name) == publish_id]
+            if live:
+                searched.append((segment, live if len(live) < PREFILTER_BELOW * len(segment.members) else None))
+        return searched
 
     def _open(self, segment: Segment) -> SegmentTable:
         with self._lock:

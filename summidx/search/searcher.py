@@ -139,11 +139,12 @@ class Searcher:
         }
         covered = {name: each for name, each in members.items() if fleet.publish_ids.get(name) == each}
         try:
+            near = fleet.find_near(vector, covered, self._threads.map)
             words = [word for word, _ in query.terms] if mode.uses_words else []
             frequencies = fleet.frequencies(words, self._threads.map)
             terms = limit_terms(query.terms, sum_documents(frequencies)) if mode.uses_words else []
             telling = select_telling(terms, fleet.rarity(terms, frequencies))
-            picked = fleet.pick(telling, frequencies, vector, covered, self._threads.map)
+            picked = fleet.pick(telling, frequencies, near, covered, self._threads.map)
         except StorageUnavailable:
             raise
         except StoreError as error:

@@ -118,20 +118,41 @@ def _clean(value: object) -> object:
     return value
 
 
-_UNRANKED: Mapping[str, Any] = {
-    **dict.fromkeys(("id", "language", "signature", "summary", "reason"), ""),
-    **dict.fromkeys(("content_hash", "summary_key", "model", "prompt_version"), ""),
-    **dict.fromkeys(("start_line", "end_line", "tokens_in", "tokens_out"), 0),
-    **dict.fromkeys(("keywords", "calls", "called_by"), ()),
-    "truncated": False,
-    "status": Status.FAILED,  # as every document without a summary
-    "origin": None,
-}
-
-
-def build_ranked(row: dict[str, Any]) -> Document:
-    """The document of a row's `RANKED_COLUMNS`; its other fields are empty."""
-    return build_document({**_UNRANKED, **row})
+def build_ranked(found: pa.Table) -> list[Document]:
+    """The documents of `RANKED_COLUMNS`, whose other fields are empty."""
+    columns = [found.column(name).to_pylist() for name in RANKED_COLUMNS]
+    return [
+        Document(
+            id="",
+            level=Level(level),
+            path=path,
+            name=name,
+            qualified_name=qualified_name,
+            language="",
+            start_line=0,
+            end_line=0,
+            signature="",
+            summary="",
+            keywords=(),
+            imports=tuple(imports),
+            calls=(),
+            called_by=(),
+            status=Status.FAILED,  # as that of every document without a summary
+            origin=None,
+            reason="",
+            truncated=False,
+            is_test=is_test,
+            is_secondary=is_secondary,
+            content_hash="",
+            summary_key="",
+            model="",
+            prompt_version="",
+            tokens_in=0,
+            tokens_out=0,
+            search_text=search_text,
+        )
+        for level, path, name, qualified_name, imports, is_test, is_secondary, search_text in zip(*columns, strict=True)
+    ]
 
 
 def build_document(row: dict[str, Any]) -> Document:

@@ -212,9 +212,7 @@ class IndexTable:
         if vector is not None:
             values = self._read_held().vectors[wanted] if self._is_held() else vectors_of(found, self.dim)
             cosines = cosines_of(values, vector).tolist()
-            found = found.select(["row", *RANKED_COLUMNS])
-        taken = zip(found.to_pylist(), cosines, strict=True)
-        return {row.pop("row"): (build_ranked(row), cosine) for row, cosine in taken}
+        return dict(zip(found.column("row").to_pylist(), zip(build_ranked(found), cosines, strict=True), strict=True))
 
     def tell(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Of some rows what a hit says and is not ranked by (`HIT_COLUMNS`)."""

@@ -17,7 +17,7 @@ from summidx.store.generations import IndexRoot
 
 PICKED = 16
 """So many repositories are opened for a query at most, beside those that the fleet table does not know yet. Each costs
-some 15 ms of CPU; benchmarks/README.md says what others hold."""
+some 12 ms of CPU; benchmarks/README.md says what others hold."""
 
 WORDS_DEPTH = 400
 """So many of the best rows by words speak for their repositories."""

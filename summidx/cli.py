@@ -20,7 +20,7 @@ from summidx.commands.plan import plan_build
 from summidx.commands.report import show_report
 from summidx.commands.show import show
 from summidx.errors import StoreError, SummidxError, UnknownIndex, UsageError
-from summidx.options import OnlyLevels, ReadFrom, parse_levels
+from summidx.options import OnlyLevels, ReadFrom, Rerank, parse_levels
 from summidx.records import Manifest, Status, count_where
 from summidx.search.ranking import Mode
 
@@ -102,7 +102,7 @@ def prepare(
 
 
 @app.command()
-def search(
+def search(  # noqa: PLR0913 - its options
     query: Annotated[str, typer.Argument(help="What to look for, in plain words or code; `-` reads standard input.")],
     index_root: ReadFrom = None,
     repo: Annotated[
@@ -121,6 +121,7 @@ def search(
     embedding_model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The model that the indexes were embedded by. [default: as set]")
     ] = None,
+    rerank: Rerank = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -142,8 +143,13 @@ def search(
         from summidx.embedding.models import load_embedder
 
         embedder = load_embedder(settings.embedding, force_cpu=True)  # one query is not worth waking a GPU that is busy
+    reranker = None
+    if rerank is not None:
+        from summidx.embedding.models import load_reranker
+
+        reranker = load_reranker(rerank, force_cpu=True)
     text = sys.stdin.read() if query == "-" else query
-    searcher = Searcher(root, embedder)
+    searcher = Searcher(root, embedder, reranker)
     hits = searcher.search(text, repos=repo or None, levels=levels, k=k, mode=mode)
     for name, why in searcher.left_out.items():
         typer.echo(f"warning: the index {name!r} is left out: {why}", err=True)

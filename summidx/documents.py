@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 
 from summidx.hierarchy import Tree
-from summidx.records import Document, Level, Origin, Status, Summary, Unit, UnitFailure
+from summidx.records import Document, Hit, Level, Origin, Status, Summary, Unit, UnitFailure
 from summidx.store.tokenize import build_search_text
 
 _WRITTEN = frozenset({Origin.LLM, Origin.REDUCED})
@@ -69,7 +69,7 @@ def _search_text(unit: Unit, summary: Summary | None) -> str:
     return build_search_text(unit, summary.text, summary.keywords)
 
 
-def embedding_text(document: Document) -> str:
+def embedding_text(document: Document | Hit) -> str:
     """What a document's vector stands for: `qualified name: summary`; its signature where it has no summary."""
     return _embedding_text(document.qualified_name, document.summary, document.signature)
 

@@ -35,6 +35,14 @@ OnlyLevels = Annotated[
     list[str] | None,
     typer.Option("--level", metavar="LEVEL", help=f"Only {', '.join(Level)}; repeatable, or with commas."),
 ]
+Rerank = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Have a cross-encoder (sentence-transformers; id or folder) read the best 50 hits with the query, and add "
+        "what it says to their scores. [default: none]",
+    ),
+]
 Levels = Annotated[
     str | None, typer.Option(metavar="NAMES", help="Levels to publish. [default: function,class,file,directory,repo]")
 ]

@@ -66,6 +66,19 @@ def write_tiny_model(
     return folder
 
 
+def write_tiny_cross_encoder(folder: Path, *, labels: int = 1, seed: int = 0) -> Path:
+    """Write a cross-encoder, in the files that sentence-transformers has for one."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    write_tiny_model(folder, has_modules=False)
+    config = AutoConfig.from_pretrained(folder)
+    config.num_labels = labels
+    torch.manual_seed(seed)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    return folder
+
+
 def write_modules(folder: Path, pooling: str, width: int = WIDTH) -> None:
     """What makes a folder of transformers one of sentence-transformers."""
     kinds = ("Transformer", "Pooling", "Normalize")

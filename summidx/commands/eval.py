@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from summidx.errors import UsageError
-from summidx.options import ReadFrom
+from summidx.options import ReadFrom, Rerank
 from summidx.search.ranking import Mode
 
 app = typer.Typer(help="Make data sets for `summidx eval`, and the lists of commits to index for them.")
@@ -32,6 +32,7 @@ def evaluate_indexes(
     embedding_model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The model that the indexes were embedded by. [default: as set]")
     ] = None,
+    rerank: Rerank = None,
     *,
     locagent_filter: Annotated[
         bool,
@@ -61,11 +62,16 @@ def evaluate_indexes(
         from summidx.embedding.models import load_embedder
 
         embedder = load_embedder(settings.embedding, force_cpu=True)  # one query at a time is not worth a GPU
+    reranker = None
+    if rerank is not None:
+        from summidx.embedding.models import load_reranker
+
+        reranker = load_reranker(rerank)  # a hundred texts for each of many queries
     root = IndexRoot(settings.index_root)
     judged = evaluate(
         instances,
         root,
-        Searcher(root, embedder),
+        Searcher(root, embedder, reranker),
         mode,
         locagent_filter=locagent_filter,
         progress=_show_progress if sys.stderr.isatty() else None,

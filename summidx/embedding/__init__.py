@@ -1,9 +1,12 @@
-"""Who turns text into vectors. One file per embedder."""
+"""Who turns text into vectors, and who reads texts with a query. One file for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from summidx.records import Vectors
 
@@ -59,5 +62,17 @@ class Embedder(Protocol):
         Raises:
             EmbeddingError: the model failed.
             DeviceLost: its GPU failed, and nothing can be embedded in this process any more.
+        """
+        ...
+
+
+class Reranker(Protocol):
+    """Says how well texts answer a query, reading both together. Usable from several threads."""
+
+    def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """(len(texts),): the larger the better; scores of different queries do not compare.
+
+        Raises:
+            EmbeddingError: the model failed.
         """
         ...

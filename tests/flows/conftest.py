@@ -43,6 +43,15 @@ def _module(name: str, n: int = 3) -> str:
     )
 
 
+class _Command(subprocess.Popen[str]):
+    """A command that is killed where its test fails, so that the test says why, and does not wait for its end."""
+
+    def __exit__(self, kind: type[BaseException] | None, *args: object) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *args)
+
+
 @dataclass
 class Build:
     """Runs `python flows/build.py` in a folder of its own."""
@@ -54,7 +63,7 @@ class Build:
     path: Path = BUILD
 
     def start(self, *args: str | Path, **popen: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return _Command(
             [sys.executable, BUILD, *map(str, args), *self.options],
             cwd=self.cwd,
             env=self.env | self.extra_env,

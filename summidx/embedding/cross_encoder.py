@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import CrossEncoder
 
-from summidx.embedding.loading import describe_missing, explain_load, first_line, loading_quietly
+from summidx.embedding.loading import LOAD_FAULTS, describe_missing, explain_load, first_line, loading_quietly
 from summidx.errors import EmbeddingError
 
 _PAIRS_AT_ONCE = 16
@@ -41,9 +41,9 @@ class CrossEncoderReranker:
                     revision=revision,
                     local_files_only=revision is None,
                     activation_fn=torch.nn.Identity(),  # what it says, not squeezed between 0 and 1
-                    model_kwargs={"use_safetensors": True},
+                    model_kwargs={"use_safetensors": True, "dtype": torch.float32},  # whatever its files are in
                 )
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
+        except LOAD_FAULTS as error:
             raise EmbeddingError(
                 f"the cross-encoder {name} cannot be loaded: {explain_load(error, _NO_CODE)}"
             ) from error
@@ -59,7 +59,10 @@ class CrossEncoderReranker:
             )
 
     def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """How well each text answers the query, by the model's own scale; see `Reranker`."""
+        """How well each text answers the query, by the model's own scale; see `Reranker`.
+
+        The query is read anew with each text: give the text that a `Query` embeds, which is bounded.
+        """
         pairs = [(_clean(query), _clean(text)) for text in texts]
         if not pairs:
             return np.zeros(0, np.float32)

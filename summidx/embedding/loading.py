@@ -6,6 +6,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from safetensors import SafetensorError
+
+LOAD_FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError, SafetensorError)
+"""What the libraries raise where a model cannot be loaded."""
 _MISSING = re.compile(r"^(\S.*?) *\| (?:\x1b\[[\d;]*m)?MISSING", re.MULTILINE)
 
 

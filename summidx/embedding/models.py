@@ -126,8 +126,8 @@ def load_reranker(name: str, *, force_cpu: bool = False) -> Reranker:
     """
     folder = Path(name).expanduser()
     revision = None
-    if folder.is_dir():
-        _identity(folder.name, folder)  # raises where its weights could run code
+    if name and folder.is_dir():
+        _require_safetensors(folder)
     elif _HUB_ID.fullmatch(name) and not name.startswith((".", "~")):
         revision = _hub_revision(name, "cross-encoder", "set `--rerank` to a folder")
     else:
@@ -164,15 +164,19 @@ def _packaged_minilm() -> Path | None:
 
 def _identity(name: str, folder: Path) -> str:
     """`name@sha256:...` over all files that shape the vectors: weights, configuration, tokenizer, code."""
+    _require_safetensors(folder)
     files = sorted({f for pattern in _MODEL_FILES for f in folder.rglob(pattern) if f.is_file()})
-    if not any(f.suffix == ".safetensors" for f in files):
-        raise EmbeddingError(
-            f"{folder} holds no weights as .safetensors; other formats can run code and are not loaded"
-        )
     whole = hashlib.sha256()
     for file in files:
         whole.update(f"{file.relative_to(folder).as_posix()}\0{_file_sha256(file, file.stat().st_mtime_ns)}\n".encode())
     return f"{name}@sha256:{whole.hexdigest()}"
+
+
+def _require_safetensors(folder: Path) -> None:
+    if not any(file.is_file() for file in folder.rglob("*.safetensors")):
+        raise EmbeddingError(
+            f"{folder} holds no weights as .safetensors; other formats can run code and are not loaded"
+        )
 
 
 @lru_cache(maxsize=256)

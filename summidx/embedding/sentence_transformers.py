@@ -18,7 +18,7 @@ from sentence_transformers.util import is_sentence_transformer_model
 
 from summidx.embedding import InputType, ResolvedModel
 from summidx.embedding.batches import CPU_BATCH_TOKENS, build_batches, find_batch_tokens
-from summidx.embedding.loading import describe_missing, explain_load, first_line, loading_quietly
+from summidx.embedding.loading import LOAD_FAULTS, describe_missing, explain_load, first_line, loading_quietly
 from summidx.errors import DeviceLost, EmbeddingError
 from summidx.records import Vectors
 
@@ -283,7 +283,7 @@ class SentenceTransformersEmbedder:
             pools = resolved.pooling or is_sentence_transformer_model(
                 name, revision=resolved.revision, local_files_only=resolved.folder is not None
             )
-        except (OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
+        except LOAD_FAULTS as error:
             raise EmbeddingError(
                 f"the embedding model {name} cannot be loaded: {explain_load(error, _ASK_FOR_CODE)}"
             ) from error

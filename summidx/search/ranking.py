@@ -41,7 +41,7 @@ SPREAD_OVER = 100
 """So many of the best by words tell how far scores spread."""
 
 RERANKED = 50
-"""So many of the best are read by a cross-encoder, where there is one: a second or so on two cores."""
+"""So many of the best are read by a cross-encoder, where there is one, however many hits are asked for."""
 
 RERANK_SHARE = 1.0
 """Weight of what it says beside the score. It is not its word alone, since it does not know what a test is, nor what
@@ -98,7 +98,7 @@ def rank_candidates(candidates: Sequence[Candidate], mode: Mode) -> Ranked:
     """All candidates with their scores, best first; equal scores by repository and place in it.
 
     Scores are not negative. In the modes of one part they are in that part's own units: BM25 (with what the query
-    names on top), or the cosine.
+    names on top), or the cosine; until a cross-encoder has its say (`add_said`).
     """
     scores = np.zeros(len(candidates))
     if mode.uses_words:
@@ -117,17 +117,21 @@ def rank_candidates(candidates: Sequence[Candidate], mode: Mode) -> Ranked:
 
 
 def add_said(ranked: Ranked, said: Sequence[float]) -> list[float]:
-    """New scores of ranked candidates, all of which a cross-encoder has read: what it says is added.
+    """New scores of ranked candidates, the first of which a cross-encoder has read: what it says is added.
+
+    The others stay behind them, in their order.
 
     Args:
-        ranked: candidates and scores, which are not negative.
-        said: of each; only differences count.
+        ranked: candidates and scores, which are not negative, best first.
+        said: of the first ones; only differences count.
     """
     scores = np.array([score for _, score in ranked])
+    scores /= _spread(scores[: len(said)])
     values = np.asarray(said, np.float64)
     values = (values - values.min(initial=np.inf)) / _spread(values)
-    weights = np.array([_weight(each.document) for each, _ in ranked])
-    return list((scores / _spread(scores) + RERANK_SHARE * values * weights).tolist())
+    weights = np.array([_weight(each.document) for each, _ in ranked[: len(said)]])
+    scores[: len(said)] += RERANK_SHARE * values * weights
+    return list(scores.tolist())
 
 
 def rank_files(ranked: Ranked) -> Ranked:

@@ -253,7 +253,7 @@ class Searcher:
 
 def _rerank(hits: Sequence[Hit], ranked: Ranked, reranker: Reranker, query: Query) -> list[Hit]:
     """The hits of ranked candidates in the order that comes of what the reranker says of what their vectors say."""
-    said = reranker.score(query.text, [embedding_text(hit) for hit in hits]).tolist()
+    said = reranker.score(query.text, [embedding_text(hit) for hit in hits[:RERANKED]]).tolist()
     scored = [replace(hit, score=score) for hit, score in zip(hits, add_said(ranked, said), strict=True)]
     return sorted(scored, key=lambda hit: -hit.score)  # equal ones as they were
 

@@ -18,8 +18,6 @@ WORDS = "words"
 APPROXIMATE_FROM_ROWS = 50_000
 """Below, an exact search by vectors takes less time than others of a query's steps (benchmarks/README.md)."""
 
-PROBES = 20
-
 WORD_GROUPS = 4
 """So many clauses at most has a query by which candidates are found: each costs some 0.4 ms."""
 
@@ -40,10 +38,6 @@ _WHOLE_WORDS = FTS(
 
 _OF_STORAGE = re.compile(r"Generic S3 error|store: \"S3\"|Failed to get AWS credentials|PermissionDenied|error sending")
 """LanceDB's errors have no types of their own: what its client of object storage says is no damage of the index."""
-
-
-PANICS = frozenset({"RustPanic", "PanicException"})
-"""Some damage ends in one. Their types cannot be imported."""
 
 
 def describe_fault(address: TableAddress, error: Exception) -> StoreError:

@@ -19,8 +19,14 @@ from lancedb.expr import Expr
 from lancedb.query import AsyncQueryBase, AsyncStandardQuery
 
 from summidx.errors import StoreError
-from summidx.store.lance import DOCUMENTS, PANICS, PROBES, describe_fault, match_word_groups, match_words
+from summidx.store.lance import DOCUMENTS, describe_fault, match_word_groups, match_words
 from summidx.store.place import TableAddress
+
+PROBES = 20
+"""So many partitions of an approximate index are looked through."""
+
+_PANICS = frozenset({"RustPanic", "PanicException"})
+"""Some damage ends in one. Their types cannot be imported."""
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=AsyncStandardQuery)
@@ -41,7 +47,7 @@ class TableReader:
         self.address = address
         uri = address.uri
         if isinstance(uri, Path) and not (uri / f"{name}.lance").is_dir():  # connecting would make the folder
-            raise StoreError(f"{uri} holds no table: the index is damaged, build it again")
+            raise StoreError(f"{uri} holds no table {name!r}: the index is damaged, build it again")
         self._table = self._wait(_open(address, name))
 
     @cached_property
@@ -128,7 +134,8 @@ def _among(query: Q, where: Expr | None) -> Q:
 
 
 async def _open(address: TableAddress, name: str) -> lancedb.AsyncTable:
-    database = await lancedb.connect_async(str(address.uri), storage_options=dict(address.options) or None)
+    uri = str(address.uri.absolute() if isinstance(address.uri, Path) else address.uri)  # `a:b` would be a scheme
+    database = await lancedb.connect_async(uri, storage_options=dict(address.options) or None)
     return await database.open_table(name)
 
 
@@ -140,6 +147,6 @@ def faults_of(address: TableAddress) -> Iterator[None]:
     except (RuntimeError, OSError, ValueError) as error:
         raise describe_fault(address, error) from error
     except BaseException as error:
-        if type(error).__name__ not in PANICS:
+        if type(error).__name__ not in _PANICS:
             raise
         raise describe_fault(address, RuntimeError("it makes LanceDB panic")) from None

@@ -198,32 +198,33 @@ class IndexTable:
     def take(
         self, rows: Sequence[int], vector: npt.NDArray[np.float32] | None = None
     ) -> dict[int, tuple[Document, float | None]]:
-        """The documents of some rows, as far as they are ranked by it: the other fields are empty.
+        """The documents of some rows, with what they are ranked by (`RANKED_COLUMNS`): the other fields are empty.
 
         Each with the cosine of its vector and `vector`, or None without one.
         """
         if not rows:
             return {}
         wanted = sorted(rows)
+        held = self._read_held_or_not()
+        columns = [*RANKED_COLUMNS, *(["vector"] if vector is not None and held is None else [])]
+        found = self._take(wanted, columns, held)
         cosines: Sequence[float | None] = [None] * len(wanted)
-        found = self._take(
-            wanted, [*RANKED_COLUMNS, *(["vector"] if vector is not None and not self._is_held() else [])]
-        )
         if vector is not None:
-            values = self._read_held().vectors[wanted] if self._is_held() else vectors_of(found, self.dim)
-            cosines = cosines_of(values, vector).tolist()
-        return dict(zip(found.column("row").to_pylist(), zip(build_ranked(found), cosines, strict=True), strict=True))
+            cosines = cosines_of(held.vectors[wanted] if held else vectors_of(found, self.dim), vector).tolist()
+        documents = zip(build_ranked(found), cosines, strict=True)
+        return dict(zip(found.column("row").to_pylist(), documents, strict=True))
 
     def tell(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Of some rows what a hit says and is not ranked by (`HIT_COLUMNS`)."""
         if not rows:
             return {}
-        return {row.pop("row"): row for row in self._take(sorted(rows), HIT_COLUMNS).to_pylist()}
+        found = self._take(sorted(rows), HIT_COLUMNS, self._read_held_or_not())
+        return {row.pop("row"): row for row in found.to_pylist()}
 
-    def _take(self, rows: list[int], columns: Sequence[str]) -> pa.Table:
+    def _take(self, rows: list[int], columns: Sequence[str], held: HeldRows | None) -> pa.Table:
         """Rows, which are in order, with the column `row`."""
-        if self._is_held():
-            return self._read_held().columns.select(["row", *columns]).take(pa.array(rows))
+        if held is not None:
+            return held.columns.select(["row", *columns]).take(pa.array(rows))
         # one writer wrote all rows at once, and none is ever deleted: a row's number is its offset
         return self._table.take(rows, ["row", *columns])
 
@@ -265,6 +266,10 @@ class IndexTable:
 
     def _is_held(self) -> bool:
         return self.hold and not self.is_large
+
+    def _read_held_or_not(self) -> HeldRows | None:
+        """What is held, looked up once: `hold` may turn true at any moment."""
+        return self._read_held() if self._is_held() else None
 
     @cached_property
     def _held_words(self) -> pa.Table:

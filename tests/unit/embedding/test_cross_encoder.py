@@ -1,5 +1,6 @@
 """Reranking by a real cross-encoder, tiny and with random weights."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
@@ -77,6 +78,28 @@ def test_code_of_a_models_makers_is_never_run(tmp_path):
         load_reranker(str(model), force_cpu=True)
 
 
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_weights_in_half_precision_are_used_in_full(tmp_path, folder, reranker, precision):
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    half = shutil.copytree(folder, tmp_path / precision)
+    model = AutoModelForSequenceClassification.from_pretrained(half, dtype=getattr(torch, precision))
+    model.save_pretrained(half)
+    texts = [f"Function number {n}: waits {n} times." for n in range(30)]
+    scores = load_reranker(str(half), force_cpu=True).score(QUERY, texts)
+    assert len(set(scores.tolist())) == 30
+    assert scores == pytest.approx(reranker.score(QUERY, texts), abs=0.02)
+
+
+def test_damaged_weights_are_one_line(tmp_path):
+    model = write_tiny_cross_encoder(tmp_path / "cut")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2_000])
+    with pytest.raises(EmbeddingError, match=r"cut cannot be loaded: .*header"):
+        load_reranker(str(model), force_cpu=True)
+
+
 def test_weights_that_can_run_code_are_not_loaded(tmp_path):
     model = write_tiny_cross_encoder(tmp_path / "pickled")
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
@@ -86,7 +109,11 @@ def test_weights_that_can_run_code_are_not_loaded(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("./nowhere", "is no folder and no model id; set `--rerank`"), ("a/b/c", "is no folder and no model id")],
+    [
+        ("./nowhere", "is no folder and no model id; set `--rerank`"),
+        ("a/b/c", "is no folder and no model id"),
+        ("", "'' is no folder"),
+    ],
 )
 def test_a_name_that_means_nothing_is_one_line(name, said):
     with pytest.raises(EmbeddingError, match=said):

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from tiny_models import write_tiny_model
 
 from summidx.embedding.batches import CPU_BATCH_TOKENS
 from summidx.embedding.models import load_embedder, resolve_model
@@ -315,3 +316,11 @@ def test_a_folder_that_is_no_model_is_one_line(tmp_path):
     with pytest.raises(EmbeddingError, match="cannot be loaded") as caught:
         load_embedder(EmbeddingSettings(model=str(tmp_path)), force_cpu=True)
     assert "\n" not in str(caught.value)
+
+
+def test_damaged_weights_are_one_line(tmp_path):
+    model = write_tiny_model(tmp_path / "cut")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2_000])
+    with pytest.raises(EmbeddingError, match=r"cut cannot be loaded: .*header"):
+        load_embedder(EmbeddingSettings(model=str(model)), force_cpu=True)

@@ -6,6 +6,7 @@ from summidx.search.ranking import (
     SECONDARY_WEIGHT,
     Candidate,
     Mode,
+    add_said,
     idf,
     rank_candidates,
     rank_files,
@@ -131,3 +132,40 @@ def test_no_import_lifts_a_file_past_the_one_that_imports_it(candidate):
     importer = candidate("app.py", 5.0, level=Level.FILE, imports=("errors",))
     assert rank_of_files([importer, candidate("errors.py", 4.9, level=Level.FILE)]) == ["app.py", "errors.py"]
     assert rank_of_files([importer, candidate("errors.py", 5.1, level=Level.FILE)]) == ["errors.py", "app.py"]
+
+
+class TestSaid:
+    """What a cross-encoder says of the first candidates."""
+
+    def test_it_moves_what_it_likes_and_the_scale_of_its_scores_does_not_matter(self, candidate):
+        ranked = [(candidate("a", 1.0), 9.0), (candidate("b", 1.0), 8.0), (candidate("c", 1.0), 1.0)]
+        scores = add_said(ranked, [0.1, 0.9, 0.8])
+        assert scores[1] > scores[0] > scores[2]
+        assert add_said(ranked, [-5.0, 3.0, 2.0]) == pytest.approx(scores)
+
+    def test_the_scale_of_the_scores_before_does_not_matter(self, candidate):
+        before = [(candidate("a", 1.0), 9.0), (candidate("b", 1.0), 8.0), (candidate("c", 1.0), 1.0)]
+        scaled = [(each, 100 * score) for each, score in before]
+        assert add_said(scaled, [0.1, 0.9, 0.8]) == pytest.approx(add_said(before, [0.1, 0.9, 0.8]))
+
+    def test_saying_the_same_of_all_keeps_their_order(self, candidate):
+        ranked = [(candidate("a", 1.0), 3.0), (candidate("b", 1.0), 2.0), (candidate("c", 1.0), 0.5)]
+        scores = add_said(ranked, [0.7, 0.7, 0.7])
+        assert scores == sorted(scores, reverse=True)
+        assert add_said([], []) == []
+
+    def test_a_test_that_it_likes_as_much_is_weighed_down(self, candidate):
+        ranked = [
+            (candidate("test", 1.0, is_test=True), 5.0),
+            (candidate("code", 1.0), 5.0),
+            (candidate("c", 1.0), 4.0),
+        ]
+        test, code, _ = add_said(ranked, [1.0, 1.0, 0.0])
+        assert test < code
+
+    def test_what_it_has_not_read_stays_behind(self, candidate):
+        ranked = [(candidate(str(n), 1.0), 10.0 - n) for n in range(6)]
+        scores = add_said(ranked, [0.0, 0.5, 9.0])
+        assert scores[2] > scores[1]
+        assert min(scores[:3]) > scores[3] > scores[4] > scores[5]
+        assert add_said(ranked[:4], [0.0, 0.5, 9.0]) == scores[:4]

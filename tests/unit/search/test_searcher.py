@@ -6,7 +6,7 @@ import pytest
 from summidx.embedding.hashing import HashingEmbedder
 from summidx.errors import StoreError, UnknownIndex, UsageError
 from summidx.records import Level, Status
-from summidx.search.ranking import Mode
+from summidx.search.ranking import RERANKED, Mode
 from summidx.search.searcher import Searcher
 
 
@@ -204,8 +204,19 @@ def test_a_reranker_reads_more_hits_than_are_asked_for_and_need_not_be_there(roo
     reranker = _Saying("HTTPAdapter.send:", much=99.0)
     found = Searcher(root, None, reranker).search("cookie header send", k=1, mode=Mode.BM25)
     assert ids(found) == ["src/http/adapters.py::HTTPAdapter.send"]
-    assert len(reranker.asked[0][1]) > 1
     assert Searcher(root, None, reranker).search("xylophone", mode=Mode.BM25) == []
+
+
+def test_a_reranker_reads_the_same_hits_however_many_are_asked_for(root, corpus, publish_documents):
+    for name in ("a", "b", "c", "d", "e", "f"):
+        publish_documents(name, corpus(), source=f"/src/{name}")
+    reranker = _Saying("cookie")
+    searcher = Searcher(root, HashingEmbedder(256), reranker)
+    few, many = searcher.search("parse the cookie header", k=5), searcher.search("parse the cookie header", k=500)
+    assert [len(texts) for _, texts in reranker.asked] == [RERANKED, RERANKED]
+    assert len(many) == 6 * len(corpus()) > RERANKED
+    assert [(hit.repo, hit.id, hit.score) for hit in many[:5]] == [(hit.repo, hit.id, hit.score) for hit in few]
+    assert [hit.score for hit in many] == sorted((hit.score for hit in many), reverse=True)
 
 
 def test_what_a_reranker_likes_in_tests_stays_weighed_down(root, corpus, publish_documents):

@@ -1,4 +1,6 @@
 import math
+import shutil
+from pathlib import Path
 
 import lancedb
 import numpy as np
@@ -68,6 +70,22 @@ def test_more_documents_than_one_batch_keep_their_order(write, document, vectors
     table = write(documents, vectors(10_050))
     assert [each.id for each in table.documents()] == [each.id for each in documents]
     assert table.take([10_049])[10_049][0].path == table.tell([10_049])[10_049]["id"] == "10049.py"
+
+
+def test_a_folder_whose_relative_path_looks_like_a_uri_is_read(tmp_path, monkeypatch, document, vectors):
+    (tmp_path / "s3:x").mkdir()
+    write_table(tmp_path / "s3:x", [document("a.py")], vectors(1))
+    monkeypatch.chdir(tmp_path)
+    table = IndexTable(TableAddress(Path("s3:x")))
+    assert table.count() == 1
+    table.read_whole()
+
+
+def test_a_table_of_words_that_is_gone_is_named(write, document):
+    table = write([document("a.py")])
+    shutil.rmtree(table.address.uri / "words.lance")
+    with pytest.raises(StoreError, match="holds no table 'words': the index is damaged"):
+        table.document_frequencies(["retry"])
 
 
 def test_text_that_is_no_unicode_is_escaped(write, document):

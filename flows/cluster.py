@@ -10,7 +10,7 @@ from typing import Any
 os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
 
 import dask.config
-from distributed import Client, LocalCluster, Worker
+from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from summidx.errors import UsageError
@@ -37,18 +37,8 @@ LOST_AFTER = "168h"
 TOLD_TIMES = 3
 
 HOST = "127.0.0.1"
-HTTP = "127.0.0.1:0"
-"""Where a local scheduler serves HTTP. Not None: then port 8787 is tried, on all interfaces."""
-
-SCHEDULER_OPTIONS = {"dashboard": False}
-"""The dashboard is a second of imports (Bokeh, where dask-cuda brought it), at a port that nobody knows."""
-
-
-class _InProcessWorker(Worker):
-    """Talks without sockets, but serves HTTP, on all interfaces unless it is told not to; told so, with a dashboard."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of Dask
-        super().__init__(*args, **options | {"dashboard": False, "dashboard_address": HTTP})
+DASHBOARD = "127.0.0.1:0"
+"""Not None: then port 8787 is tried, on all interfaces."""
 
 
 def is_in_process(settings: ClusterSettings) -> bool:
@@ -89,9 +79,9 @@ def make_cluster(run_settings: Settings, *, apart: bool = False) -> AbstractCont
             # The nanny's own limit kills a worker as a poisonous repository would; the kernel decides instead.
             memory_limit=None,
             silence_logs=logging.ERROR,
-            dashboard_address=HTTP,
-            scheduler_kwargs=SCHEDULER_OPTIONS,
-            **({"worker_class": _InProcessWorker} if in_process else {"host": HOST, "preload": [__name__]}),
+            dashboard_address=DASHBOARD,
+            # In-process workers talk without sockets, but each serves HTTP, on all interfaces unless it is told not to.
+            **({"worker_dashboard_address": DASHBOARD} if in_process else {"host": HOST, "preload": [__name__]}),
         )
         return cluster
 
@@ -112,8 +102,7 @@ def _cuda_cluster(settings: ClusterSettings) -> AbstractContextManager[Any]:
             memory_limit=None,
             device_memory_limit=None,
             silence_logs=logging.ERROR,
-            dashboard_address=HTTP,
-            scheduler_kwargs=SCHEDULER_OPTIONS,
+            dashboard_address=DASHBOARD,
             host=HOST,
             preload=[__name__],
         )

@@ -11,6 +11,7 @@ from summidx.embedding import Embedder, Reranker, ResolvedModel
 from summidx.embedding.hashing import HashingEmbedder
 from summidx.embedding.presets import choose_prompts, find_preset
 from summidx.errors import EmbeddingError
+from summidx.model_loading import MODEL_LOADING
 from summidx.settings import EmbeddingSettings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -102,16 +103,17 @@ def load_embedder(settings: EmbeddingSettings, *, force_cpu: bool = False, cpu_t
     resolved = resolve_model(settings)
     if hashing := _HASHING.fullmatch(resolved.model_id):
         return _hashing(hashing)
-    from summidx.embedding.sentence_transformers import SentenceTransformersEmbedder
+    with MODEL_LOADING:
+        from summidx.embedding.sentence_transformers import SentenceTransformersEmbedder
 
-    return SentenceTransformersEmbedder(
-        resolved,
-        batch_tokens=settings.batch_tokens,
-        trust_remote_code=settings.trust_remote_code,
-        force_cpu=force_cpu,
-        cpu_threads=cpu_threads,
-        cpu_bfloat16=settings.cpu_bfloat16,
-    )
+        return SentenceTransformersEmbedder(
+            resolved,
+            batch_tokens=settings.batch_tokens,
+            trust_remote_code=settings.trust_remote_code,
+            force_cpu=force_cpu,
+            cpu_threads=cpu_threads,
+            cpu_bfloat16=settings.cpu_bfloat16,
+        )
 
 
 def load_reranker(name: str, *, force_cpu: bool = False) -> Reranker:
@@ -132,9 +134,10 @@ def load_reranker(name: str, *, force_cpu: bool = False) -> Reranker:
         revision = _hub_revision(name, "cross-encoder", "set `--rerank` to a folder")
     else:
         raise EmbeddingError(f"the cross-encoder {name!r} is no folder and no model id; set `--rerank`")
-    from summidx.embedding.cross_encoder import CrossEncoderReranker
+    with MODEL_LOADING:
+        from summidx.embedding.cross_encoder import CrossEncoderReranker
 
-    return CrossEncoderReranker(name if revision else str(folder), revision=revision, force_cpu=force_cpu)
+        return CrossEncoderReranker(name if revision else str(folder), revision=revision, force_cpu=force_cpu)
 
 
 def _hashing(match: re.Match[str]) -> HashingEmbedder:

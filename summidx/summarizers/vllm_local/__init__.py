@@ -22,6 +22,7 @@ from typing import Any
 
 from summidx.accounting import CallRecord
 from summidx.errors import ContextTooLong, LLMError, Overloaded, RequestRefused, ServerFault, UnknownModel
+from summidx.model_loading import MODEL_LOADING
 from summidx.settings import LLMSettings
 from summidx.summarizers import ServedModel
 from summidx.summarizers.chat import ChatSummarizer, Completion
@@ -177,10 +178,16 @@ class LocalEngine:
         given_up = False
 
         def make() -> None:
-            engine_args = _import_engine_args()
-            if given_up:
-                raise UnknownModel("the run ended before its model was loaded")
-            _make_engine(engine_args, self._settings, self._model, loaded)
+            while not MODEL_LOADING.acquire(timeout=LOOK_S):
+                if given_up:
+                    raise UnknownModel("the run ended before its model was loaded")
+            try:
+                engine_args = _import_engine_args()
+                if given_up:
+                    raise UnknownModel("the run ended before its model was loaded")
+                _make_engine(engine_args, self._settings, self._model, loaded)
+            finally:
+                MODEL_LOADING.release()
 
         started = time.monotonic()
         leash = Leash()

@@ -11,7 +11,7 @@ from summidx.embedding import Embedder, Reranker, ResolvedModel
 from summidx.embedding.hashing import HashingEmbedder
 from summidx.embedding.presets import choose_prompts, find_preset
 from summidx.errors import EmbeddingError
-from summidx.model_loading import MODEL_LOADING
+from summidx.model_loading import one_model_at_a_time
 from summidx.settings import EmbeddingSettings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -103,7 +103,7 @@ def load_embedder(settings: EmbeddingSettings, *, force_cpu: bool = False, cpu_t
     resolved = resolve_model(settings)
     if hashing := _HASHING.fullmatch(resolved.model_id):
         return _hashing(hashing)
-    with MODEL_LOADING:
+    with one_model_at_a_time():
         from summidx.embedding.sentence_transformers import SentenceTransformersEmbedder
 
         return SentenceTransformersEmbedder(
@@ -134,7 +134,7 @@ def load_reranker(name: str, *, force_cpu: bool = False) -> Reranker:
         revision = _hub_revision(name, "cross-encoder", "set `--rerank` to a folder")
     else:
         raise EmbeddingError(f"the cross-encoder {name!r} is no folder and no model id; set `--rerank`")
-    with MODEL_LOADING:
+    with one_model_at_a_time():
         from summidx.embedding.cross_encoder import CrossEncoderReranker
 
         return CrossEncoderReranker(name if revision else str(folder), revision=revision, force_cpu=force_cpu)

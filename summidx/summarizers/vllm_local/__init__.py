@@ -22,7 +22,7 @@ from typing import Any
 
 from summidx.accounting import CallRecord
 from summidx.errors import ContextTooLong, LLMError, Overloaded, RequestRefused, ServerFault, UnknownModel
-from summidx.model_loading import MODEL_LOADING
+from summidx.model_loading import one_model_at_a_time
 from summidx.settings import LLMSettings
 from summidx.summarizers import ServedModel
 from summidx.summarizers.chat import ChatSummarizer, Completion
@@ -178,16 +178,11 @@ class LocalEngine:
         given_up = False
 
         def make() -> None:
-            while not MODEL_LOADING.acquire(timeout=LOOK_S):
-                if given_up:
-                    raise UnknownModel("the run ended before its model was loaded")
-            try:
-                engine_args = _import_engine_args()
+            with one_model_at_a_time(lambda: given_up):
+                engine_args = None if given_up else _import_engine_args()
                 if given_up:
                     raise UnknownModel("the run ended before its model was loaded")
                 _make_engine(engine_args, self._settings, self._model, loaded)
-            finally:
-                MODEL_LOADING.release()
 
         started = time.monotonic()
         leash = Leash()

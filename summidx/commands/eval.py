@@ -66,7 +66,7 @@ def evaluate_indexes(
     if rerank is not None:
         from summidx.embedding.models import load_reranker
 
-        reranker = load_reranker(rerank)  # a hundred texts for each of many queries
+        reranker = load_reranker(rerank)  # fifty texts for each of many queries
     root = IndexRoot(settings.index_root)
     judged = evaluate(
         instances,

@@ -210,7 +210,9 @@ class IndexTable:
         found = self._take(wanted, columns, held)
         cosines: Sequence[float | None] = [None] * len(wanted)
         if vector is not None:
-            cosines = cosines_of(held.vectors[wanted] if held else vectors_of(found, self.dim), vector).tolist()
+            cosines = cosines_of(
+                held.vectors[wanted] if held is not None else vectors_of(found, self.dim), vector
+            ).tolist()
         documents = zip(build_ranked(found), cosines, strict=True)
         return dict(zip(found.column("row").to_pylist(), documents, strict=True))
 
@@ -335,8 +337,9 @@ class IndexTable:
         among = [level.value for level in levels]
         if not wanted or not among:
             return []
-        if self._is_held():
-            return self._read_held().find_rows(column, wanted, among)
+        held = self._read_held_or_not()
+        if held is not None:
+            return held.find_rows(column, wanted, among)
         condition = col(column).isin(wanted) & col("level").isin(among)
         return sorted(self._table.read(["row"], where=condition).column("row").to_pylist())
 
@@ -398,8 +401,9 @@ class IndexTable:
             raise StoreError(f"the query's vector has shape {vector.shape}, but the index holds {self.dim} dimensions")
         if k < 1 or (rows is not None and not rows):
             return []
-        if self._is_held():
-            return self._read_held().nearest(vector, k, levels, rows)
+        held = self._read_held_or_not()
+        if held is not None:
+            return held.nearest(vector, k, levels, rows)
         found = self._table.search_vectors(
             vector,
             k,
